@@ -1,0 +1,1 @@
+"""Jobs on SLURM or on this machine."""

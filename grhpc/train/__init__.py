@@ -1,0 +1,1 @@
+"""From a batch to a step to weights, on Megatron-Core."""
