@@ -80,3 +80,10 @@ class Verdict(Rollout):
     reference_tokens: int
     reward: float
     reused: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained(Verdict):
+    """A verdict as step `step` was trained on it: one row of that step's recorded batch."""
+
+    step: int
