@@ -1,0 +1,173 @@
+"""The command line: verbs, their arguments, and errors as two lines for people.
+
+Each verb's work stands elsewhere, named by a dotted path in VERBS and imported only when its verb is called, so that
+`--help` and a misspelt word answer at once on a login node.
+Does not know: what any verb does. Invariant: importing this module imports nothing heavier than argparse and yaml.
+"""
+
+import argparse
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from grhpc.errors import GrhpcError
+
+EXAMPLES = """\
+python submit.py start configs/tiny.yaml --watch     train the small model here, and watch
+python submit.py status tiny                         what runs, what waits for what, and why
+python submit.py --help                              every verb
+"""
+INTERRUPTED = 130
+
+Arguments = Callable[[argparse.ArgumentParser], None]
+
+
+@dataclass(frozen=True)
+class Verb:
+    """`target` is "module:function"; the function takes the parsed arguments and returns an exit code."""
+
+    name: str
+    help: str
+    target: str
+    arguments: Arguments
+
+
+def _config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", metavar="CONFIG", help="a YAML file, e.g. configs/tiny.yaml")
+    parser.add_argument(
+        "--set", action="append", default=[], dest="overrides", metavar="section.key=value", help="change one setting"
+    )
+
+
+def _run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="a run's name (looked for in runs/) or its folder")
+
+
+def _start(parser: argparse.ArgumentParser) -> None:
+    _config(parser)
+    parser.add_argument("--watch", action="store_true", help="stay and show the run; Ctrl-C leaves it going")
+
+
+def _sft(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="see: sft --help")
+
+
+def _status(parser: argparse.ArgumentParser) -> None:
+    _run(parser)
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--watch", action="store_true", help="stay and show the run; Ctrl-C leaves it going")
+
+
+def _logs(parser: argparse.ArgumentParser) -> None:
+    _run(parser)
+    parser.add_argument("role", nargs="?", default="", help="train, rollout or verify; default: all")
+    parser.add_argument("--follow", "-f", action="store_true", help="go on as lines come")
+    parser.add_argument("--lines", "-n", type=int, default=40, help="of each log's end (default 40)")
+
+
+def _scale(parser: argparse.ArgumentParser) -> None:
+    _run(parser)
+    parser.add_argument("role", choices=("rollout", "verify"))
+    parser.add_argument("tasks", type=int, help="how many tasks the role should have from now on")
+
+
+def _resume(parser: argparse.ArgumentParser) -> None:
+    _run(parser)
+    parser.add_argument("--watch", action="store_true", help="stay and show the run; Ctrl-C leaves it going")
+
+
+def _report(parser: argparse.ArgumentParser) -> None:
+    _run(parser)
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def _replay(parser: argparse.ArgumentParser) -> None:
+    _run(parser)
+    parser.add_argument("step", type=int, metavar="STEP")
+    parser.add_argument("--group", type=int, default=None, help="show this group's responses whole")
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+VERBS = (
+    Verb("doctor", "check this machine and what is installed", "grhpc.verbs:doctor", lambda parser: None),
+    Verb("prepare", "make prompts from the config's dataset", "grhpc.verbs:prepare", _config),
+    Verb("sft", "fine-tune a model on prompts and replies", "grhpc.verbs:sft", _sft),
+    Verb("plan", "show what a start would ask of SLURM, and submit nothing", "grhpc.verbs:plan", _config),
+    Verb("start", "begin a run", "grhpc.start:start", _start),
+    Verb("status", "what a run does now, and what it waits for", "grhpc.report.status:command", _status),
+    Verb("logs", "the ends of a run's logs", "grhpc.report.logs:command", _logs),
+    Verb("scale", "change the number of rollout or verify tasks", "grhpc.verbs:scale", _scale),
+    Verb("stop", "let every role finish what it holds, then end", "grhpc.verbs:stop", _run),
+    Verb("resume", "go on with a stopped or broken run", "grhpc.start:resume", _resume),
+    Verb("report", "the table and picture of a run", "grhpc.report.report:command", _report),
+    Verb("audit", "prove that every admitted group is in exactly one place", "grhpc.report.audit:command", _report),
+    Verb("replay", "show a recorded step: its groups, answers and rewards", "grhpc.report.replay:command", _replay),
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with errors in the project's form, and the nearest verb for a misspelt one."""
+
+    def error(self, message: str) -> Any:
+        _print_error(message, f"see: {self.prog} --help")
+        sys.exit(2)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; its exit code, or 2 for an error that a person can act on."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv:
+        print(EXAMPLES, end="")
+        return 0
+    try:
+        _check_verb(argv[0])
+        args = build_parser().parse_args(argv)
+        return resolve(args.verb.target)(args)
+    except GrhpcError as error:
+        _print_error(error.problem, error.remedy)
+        return 2
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = Parser(prog="submit.py", description="GRPO from a generative verifier, on SLURM.")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    for verb in VERBS:
+        sub = verbs.add_parser(verb.name, help=verb.help, description=verb.help, add_help=verb.name != "sft")
+        verb.arguments(sub)
+        sub.set_defaults(verb=verb)
+    return parser
+
+
+def resolve(target: str) -> Callable[[argparse.Namespace], int]:
+    """The function named "module:function"."""
+    module, _, name = target.partition(":")
+    function: Callable[[argparse.Namespace], int] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def _check_verb(word: str) -> None:
+    names = [verb.name for verb in VERBS]
+    if word.startswith("-") or word in names:
+        return
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    raise GrhpcError(f"no verb {word!r}", f"did you mean {close[0]!r}?" if close else f"verbs: {', '.join(names)}")
+
+
+def _print_error(problem: str, remedy: str) -> None:
+    print(f"error: {problem}", file=sys.stderr)
+    if remedy:
+        print(f"  do: {remedy}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

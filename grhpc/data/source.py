@@ -1,0 +1,133 @@
+"""Where rows come from: a local file, a local folder or Hub id by `datasets`, or the tiny world.
+
+Does not know: what the columns mean. Invariant: a source yields its rows in one fixed order.
+"""
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from grhpc.data import tiny
+from grhpc.errors import DataError
+
+TINY = "tiny"
+SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows with the union of their columns; `digest` is of the rows' content, `name` is for people."""
+
+    name: str
+    columns: list[str]
+    rows: list[dict[str, Any]]
+    digest: str
+
+
+def read_source(source: str, split: str, *, limit: int | None, num_tiny: int) -> Source:
+    """All rows (or the first `limit`) of a split. Raises DataError where it is missing or not readable."""
+    if source == TINY:
+        rows = tiny.rows(split, min(num_tiny, limit or num_tiny), seed=0)
+        return _source(f"tiny:{split}", rows)
+    path = Path(source)
+    if path.suffix in SUFFIXES:
+        if not path.is_file():
+            raise DataError(f"no such dataset file: {source}", "mend data.source")
+        return _source(str(path), _read_file(path)[:limit])
+    return _source(f"{source}:{split}", _load_dataset(source, split)[:limit])
+
+
+def has_split(source: str, split: str) -> bool:
+    """Whether a folder or Hub dataset has this split (a file has none, the tiny world any)."""
+    if source == TINY:
+        return True
+    if not source or Path(source).suffix in SUFFIXES:
+        return False
+    import datasets
+
+    try:
+        return split in datasets.get_dataset_split_names(source)
+    except _library_errors() as error:
+        raise _unreadable(source, error) from None
+
+
+def _source(name: str, rows: list[dict[str, Any]]) -> Source:
+    if not rows:
+        raise DataError(f"dataset {name} has no rows", "name another source or split")
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False, default=str).encode())
+    return Source(name, columns, rows, digest.hexdigest())
+
+
+def _read_file(path: Path) -> list[dict[str, Any]]:
+    readers = {".parquet": _read_parquet, ".jsonl": _read_jsonl, ".json": _read_json, ".csv": _read_csv}
+    try:
+        rows = list(readers[path.suffix](path))
+    except (ValueError, csv.Error, pa.ArrowException) as error:  # JSON and encoding errors are ValueErrors
+        raise DataError(f"{path} is not valid {path.suffix[1:]}: {error}", "mend or re-download the file") from None
+    if not all(isinstance(row, dict) for row in rows):
+        raise DataError(f"{path} does not hold one object a row", "give rows of named columns")
+    return rows
+
+
+def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
+    for batch in pq.ParquetFile(path).iter_batches():
+        yield from batch.to_pylist()
+
+
+def _read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            if line.strip():
+                yield json.loads(line)
+
+
+def _read_json(path: Path) -> list[dict[str, Any]]:
+    """A JSON array; also JSON lines under the wrong name, which is common."""
+    text = path.read_text(encoding="utf-8")
+    if text.lstrip().startswith("["):
+        rows: list[dict[str, Any]] = json.loads(text)
+        return rows
+    return list(_read_jsonl(path))
+
+
+def _read_csv(path: Path) -> list[dict[str, Any]]:
+    csv.field_size_limit(1 << 24)
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _load_dataset(source: str, split: str) -> list[dict[str, Any]]:
+    import datasets
+
+    try:
+        loaded = datasets.load_dataset(source, split=split)
+    except _library_errors() as error:
+        raise _unreadable(source, error) from None
+    return [dict(row) for row in loaded]
+
+
+def _library_errors() -> tuple[type[Exception], ...]:
+    """What `datasets` raises: its own errors, the Hub's and the network's share no base."""
+    import httpx
+    from datasets.exceptions import DatasetsError
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return (OSError, ValueError, RuntimeError, DatasetsError, HfHubHTTPError, httpx.HTTPError)
+
+
+def _unreadable(source: str, error: Exception) -> DataError:
+    reason = str(error).strip().splitlines()
+    return DataError(
+        f"dataset {source!r} cannot be read: {type(error).__name__}: {reason[0] if reason else ''}",
+        f"give a Hub id, a folder, or a {'/'.join(s[1:] for s in SUFFIXES)} file; without network, a local one",
+    )

@@ -1,0 +1,96 @@
+"""What can be refused before anything is made: models, parallel sizes, data, the cluster's commands.
+
+Does not know: how a run is made or launched. Invariant: writes nothing.
+"""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from grhpc.config import Config
+from grhpc.errors import ClusterError, ConfigError, DataError
+
+ARCHITECTURES = ("Qwen2ForCausalLM", "Qwen3ForCausalLM")  # what train/ can map to Megatron-Core
+
+
+def check(config: Config) -> None:
+    """Raise ConfigError, DataError or ClusterError for the first thing that cannot work."""
+    policy = model_config(config.policy.model, "policy.model")
+    verifier = model_config(config.verifier.model, "verifier.model") if config.verify.mode == "generative" else {}
+    _check_policy(config, policy)
+    _check_heads(verifier, config.verify.engine.tensor_parallel, "verifier.model", "verify.engine.tensor_parallel")
+    if config.cluster.executor == "slurm" and shutil.which("sbatch") is None:
+        raise ClusterError(
+            "there is no sbatch on PATH", "log in where SLURM is, or run here with --set cluster.executor=local"
+        )
+
+
+def model_config(model: str, where: str) -> dict[str, Any]:
+    """The model's config.json, from its folder or the Hub (or the Hub's local cache). Raises DataError."""
+    folder = Path(model)
+    if folder.is_dir():
+        path = folder / "config.json"
+        if not path.is_file():
+            raise DataError(f"{where}: {model} has no config.json", "name a Hugging Face model folder")
+    elif re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", model):
+        path = _from_hub(model, where)
+    else:
+        raise DataError(f"{where}: no such model folder: {model}", "name a folder that exists, or a Hub id")
+    try:
+        config: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise DataError(f"{where}: {path} is not valid JSON: {error}", "download the model again") from None
+    return config
+
+
+def _from_hub(model: str, where: str) -> Path:
+    import httpx
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return Path(hf_hub_download(model, "config.json"))
+    except (OSError, ValueError, HfHubHTTPError, httpx.HTTPError) as error:
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise DataError(
+            f"{where}: neither a folder nor a Hub model that can be had: {model} ({reason})",
+            "mend the name, or download the model first and name its folder",
+        ) from None
+
+
+def _check_policy(config: Config, policy: dict[str, Any]) -> None:
+    architecture = (policy.get("architectures") or ["unknown"])[0]
+    if architecture not in ARCHITECTURES:
+        raise DataError(
+            f"policy.model is a {architecture}, which the trainer cannot build",
+            f"use one of: {', '.join(ARCHITECTURES)}",
+        )
+    _check_heads(policy, config.train.tensor_parallel, "policy.model", "train.tensor_parallel")
+    _check_heads(policy, config.rollout.engine.tensor_parallel, "policy.model", "rollout.engine.tensor_parallel")
+    layers, stages = policy["num_hidden_layers"], config.train.pipeline_parallel
+    if layers % stages:
+        raise ConfigError(
+            f"train.pipeline_parallel {stages} does not divide policy.model's {layers} layers", _divisors(layers)
+        )
+    longest = config.data.max_prompt_tokens + config.rollout.max_response_tokens
+    positions = policy.get("max_position_embeddings", longest)
+    if longest > positions:
+        raise ConfigError(
+            f"prompt + response may have {longest} tokens, but policy.model has {positions} positions",
+            "lower data.max_prompt_tokens or rollout.max_response_tokens",
+        )
+
+
+def _check_heads(model: dict[str, Any], parallel: int, where: str, setting: str) -> None:
+    """Tensor parallelism cuts the attention heads; the key-value heads too where the trainer cuts them."""
+    heads = model.get("num_attention_heads", parallel)
+    groups = model.get("num_key_value_heads", heads) if setting.startswith("train.") else heads
+    for name, count in (("attention heads", heads), ("key-value heads", groups)):
+        if count % parallel:
+            raise ConfigError(f"{setting} {parallel} does not divide {where}'s {count} {name}", _divisors(count))
+
+
+def _divisors(count: int) -> str:
+    return f"use one of: {', '.join(str(n) for n in range(1, count + 1) if count % n == 0)}"

@@ -1,0 +1,124 @@
+"""A run's history from its events: steps, held-out evaluations, and where each role's time went.
+
+Does not know: how it is shown, SLURM. Invariant: a step that was replayed after a resume counts once, as it was last.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from grhpc.data import tiny
+from grhpc.records import DECISIONS, YES, Verdict
+from grhpc.store.events import read_events
+from grhpc.store.rundir import RunDir
+from grhpc.store.shard import read_shard
+
+Event = dict[str, Any]
+Oracle = Callable[[str, str], bool]
+ORACLES: dict[str, Oracle] = {"tiny": tiny.oracle}
+
+
+@dataclass
+class Judged:
+    """Verdicts beside the truth. `true_*` need an oracle and are None without one; shares are of `num`."""
+
+    num: int
+    accepted: float
+    true: float | None = None
+    precision: float | None = None  # of the accepted, how many are right
+    recall: float | None = None  # of the right, how many were accepted
+    decisions: dict[str, int] = field(default_factory=dict)
+    by_category: dict[str, tuple[int, float, float | None]] = field(default_factory=dict)  # num, accepted, true
+
+
+@dataclass
+class History:
+    """`steps` by step, `heldout` by weight version, `seconds` by role and part."""
+
+    steps: dict[int, Event]
+    heldout: dict[int, Judged]
+    seconds: dict[str, dict[str, float]]
+    tokens: dict[str, int]
+    began_s: float | None
+    ended_s: float | None
+
+
+def read_history(run: RunDir) -> History:
+    """Everything the events and held-out files say; files that are not there yet are simply not in it."""
+    events = read_events(run.events_dir)
+    oracle = ORACLES.get(run.config().evaluate.oracle)
+    times = [e["t"] for e in events if "t" in e]
+    return History(
+        steps=last_steps(events),
+        heldout={version: judged(read_heldout(run, version), oracle) for version in heldout_versions(run)},
+        seconds=seconds_by_role(events),
+        tokens={role: sum(e.get("tokens") or 0 for e in shards_of(events, role)) for role in ("rollout",)},
+        began_s=min(times, default=None),
+        ended_s=max(times, default=None),
+    )
+
+
+def last_steps(events: list[Event]) -> dict[int, Event]:
+    """The newest `step` event of each step."""
+    steps = sorted((e for e in events if e.get("event") == "step"), key=lambda e: (e["step"], e.get("t", 0)))
+    return {e["step"]: e for e in steps}
+
+
+def shards_of(events: list[Event], role: str) -> list[Event]:
+    return [e for e in events if e.get("event") == "shard" and e.get("role") == role]
+
+
+def seconds_by_role(events: list[Event]) -> dict[str, dict[str, float]]:
+    """Task-seconds of each role, by what they were spent on."""
+    spent: dict[str, Counter[str]] = {"train": Counter(), "rollout": Counter(), "verify": Counter()}
+    for event in events:
+        kind, role = event.get("event"), event.get("role", "")
+        if kind == "step":
+            for part in ("wait_s", "train_s", "publish_s", "checkpoint_s"):
+                spent["train"][part.removesuffix("_s")] += event.get(part) or 0.0
+        elif kind == "shard" and role in spent:
+            spent[role]["work"] += event.get("seconds") or 0.0
+            spent[role]["wait"] += event.get("wait_s") or 0.0
+            spent[role]["load weights"] += event.get("load_s") or 0.0
+    return {role: {part: s for part, s in parts.items() if s} for role, parts in spent.items()}
+
+
+def heldout_versions(run: RunDir) -> list[int]:
+    folder = run.heldout_path(0).parent
+    if not folder.is_dir():
+        return []
+    found = (re.fullmatch(r"v(\d+)\.parquet", path.name) for path in folder.iterdir())
+    return sorted(int(match.group(1)) for match in found if match)
+
+
+def read_heldout(run: RunDir, version: int) -> list[Verdict]:
+    return read_shard(Path(run.heldout_path(version)), Verdict, run_id=run.run_id)
+
+
+def judged(verdicts: list[Verdict], oracle: Oracle | None) -> Judged:
+    """Count decisions and, given an oracle, hold them against the truth."""
+    truths = [oracle(v.question, v.extracted or "") for v in verdicts] if oracle else [None] * len(verdicts)
+    accepted = [v.decision == YES for v in verdicts]
+    counts = Counter(v.decision for v in verdicts)
+    result = Judged(
+        num=len(verdicts),
+        accepted=_share(sum(accepted), len(verdicts)),
+        decisions={decision: counts[decision] for decision in DECISIONS},
+    )
+    if oracle:
+        both = sum(a and bool(t) for a, t in zip(accepted, truths, strict=True))
+        result.true = _share(sum(map(bool, truths)), len(verdicts))
+        result.precision = _share(both, sum(accepted))
+        result.recall = _share(both, sum(map(bool, truths)))
+    for category in sorted({v.category for v in verdicts}):
+        rows = [(a, t) for v, a, t in zip(verdicts, accepted, truths, strict=True) if v.category == category]
+        true = _share(sum(bool(t) for _, t in rows), len(rows)) if oracle else None
+        result.by_category[category] = (len(rows), _share(sum(a for a, _ in rows), len(rows)), true)
+    return result
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else float("nan")

@@ -1,0 +1,110 @@
+"""The verbs `start` and `resume`: check, prepare, make the run directory, launch, watch.
+
+Does not know: how jobs are submitted, how a run is shown. Invariant: whatever is refused is refused before anything is
+made; a run directory whose launch failed is removed again if no job was submitted.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from grhpc import preflight
+from grhpc.cluster import control, launch
+from grhpc.config import Config, load
+from grhpc.data.prepare import read_manifest
+from grhpc.errors import ConfigError, DataError, GrhpcError, StoreError
+from grhpc.report.find import find_run
+from grhpc.report.watch import watch
+from grhpc.store.rundir import RunDir
+
+
+def start(args: argparse.Namespace) -> int:
+    """Begin a run; on a run that is already going, or done, say so."""
+    config = load(args.config, args.overrides)
+    if is_run(config.run_dir):
+        return _again(RunDir.open(config.run_dir), args.watch)
+    preflight.check(config)
+    launch.require(config)
+    ensure_prepared(config, args.config, args.overrides)
+    run = RunDir.create(Path(config.run.dir), config, prepared=_prepared_digest(config))
+    try:
+        jobs = launch.start(run, config)
+    except GrhpcError:
+        if not list(run.jobs_dir.glob("*.json")):
+            shutil.rmtree(run.path)
+        raise
+    print(f"run {config.run.name} in {run.path}: " + ", ".join(f"{j.role} job {j.job_id}" for j in jobs), flush=True)
+    return _look(run, args.watch)
+
+
+def resume(args: argparse.Namespace) -> int:
+    """Go on with a run that was stopped or broke: submit what does not run."""
+    run = find_run(args.run)
+    if run.finished():
+        print(f"{run.path.name} is finished; its result: python submit.py report {run.path.name}")
+        return 0
+    config = run.config()
+    about = _prepared_digest(config)
+    if run.about().get("prepared", about) != about:
+        raise DataError(
+            f"the prompts in {config.data.prepared} are not those this run began with", "put the prepared folder back"
+        )
+    jobs = control.resume(run)
+    print(", ".join(f"{j.role} job {j.job_id}" for j in jobs) or "every role is already running", flush=True)
+    return _look(run, args.watch)
+
+
+def ensure_prepared(config: Config, path: str, overrides: Sequence[str]) -> None:
+    """Prepare the data in a child process where that was not done; the child says what is wrong, and this one ends."""
+    done = read_manifest(Path(config.data.prepared)) is not None
+    if done and not config.data.source:
+        return
+    if not config.data.source:
+        raise DataError(
+            f"no prepared data in {config.data.prepared}, and data.source is empty", "name a dataset in data.source"
+        )
+    command = [sys.executable, "-m", "grhpc.data.prepare", path]
+    for override in overrides:
+        command += ["--set", override]
+    code = subprocess.run(command, check=False).returncode
+    if code:
+        sys.exit(code)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether this is a run's folder; a folder that holds other things is refused."""
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if names and "run.json" not in names:
+        raise StoreError(
+            f"{folder} is not empty and holds no run", "name another run (--set run.name=...), or remove the folder"
+        )
+    return bool(names)
+
+
+def _again(run: RunDir, stay: bool) -> int:
+    name = run.path.name
+    if run.finished():
+        print(f"{run.path} is finished. To run again: --set run.name={name}-2, or remove {run.path}. Its result:")
+        return _look(run, True)
+    if control.live_jobs(run):
+        print(f"{name} is already running in {run.path}", flush=True)
+        return _look(run, stay)
+    raise ConfigError(
+        f"{run.path} is in use by a run that is not finished, and none of its jobs runs",
+        f"go on with it: python submit.py resume {name}; or name another: --set run.name={name}-2",
+    )
+
+
+def _look(run: RunDir, stay: bool) -> int:
+    if stay:
+        return watch(run)
+    print(f"look: python submit.py status {run.path} --watch")
+    return 0
+
+
+def _prepared_digest(config: Config) -> str:
+    manifest = read_manifest(Path(config.data.prepared))
+    return "" if manifest is None else str(manifest["sha256"]["train"])

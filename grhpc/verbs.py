@@ -1,0 +1,48 @@
+"""The verbs of the cluster and of preparation: from parsed arguments to the room that does the work.
+
+Does not know: how the work is done. Invariant: heavy work runs in a child process, whose words and exit code are ours.
+"""
+
+import argparse
+import subprocess
+import sys
+
+from grhpc.cluster import control
+from grhpc.cluster import doctor as cluster_doctor
+from grhpc.cluster import plan as cluster_plan
+from grhpc.config import load
+from grhpc.report.find import find_run
+
+
+def doctor(args: argparse.Namespace) -> int:
+    return cluster_doctor.main()
+
+
+def plan(args: argparse.Namespace) -> int:
+    print(cluster_plan.plan(load(args.config, args.overrides)))
+    return 0
+
+
+def scale(args: argparse.Namespace) -> int:
+    for line in control.scale(find_run(args.run), args.role, args.tasks):
+        print(line)
+    return 0
+
+
+def stop(args: argparse.Namespace) -> int:
+    for line in control.stop(find_run(args.run)):
+        print(line)
+    return 0
+
+
+def prepare(args: argparse.Namespace) -> int:
+    load(args.config, args.overrides)
+    return _child("grhpc.data.prepare", args.config, *(word for o in args.overrides for word in ("--set", o)))
+
+
+def sft(args: argparse.Namespace) -> int:
+    return _child("grhpc.train.sft", *args.rest)
+
+
+def _child(module: str, *words: str) -> int:
+    return subprocess.run([sys.executable, "-m", module, *words], check=False).returncode
