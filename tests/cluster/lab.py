@@ -1,0 +1,438 @@
+"""A real SLURM on one machine: several nodes, slurmdbd and sacct, a preemptible partition, fake GPUs.
+
+    tests/cluster/cluster install            the packages it needs (Debian, Ubuntu; as root)
+    tests/cluster/cluster up [--nodes 4] [--net netns|ports]
+    tests/cluster/cluster status
+    tests/cluster/cluster crash n2           the node loses power; `node n2` plugs it in again
+    tests/cluster/cluster down
+
+As root every node is a host of its own (network, process, host and mount namespaces) that can be crashed; as an
+ordinary user the nodes share the host and differ by port. All state is in one folder (--dir, $GRHPC_LAB or
+/tmp/grhpc-lab-$USER), nothing in /etc; SLURM_CONF points there. Only the standard library is used.
+
+Invariant: a process is only signalled if its pid and its start time are those written down when it was started.
+"""
+
+import argparse
+import contextlib
+import getpass
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from tests.cluster import lab_conf
+from tests.cluster.lab_conf import Plan
+
+PACKAGES = ["slurm-wlm", "slurmdbd", "munge", "mariadb-server"]
+PROGRAMS = ["munged", "munge", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd", "sbatch", "sacct"]
+MAX_PATH = 60  # unix sockets below it must stay under 108 characters
+
+
+class LabError(Exception):
+    """What is wrong, and what to do."""
+
+
+def default_root() -> Path:
+    return Path(os.environ.get("GRHPC_LAB") or f"/tmp/grhpc-lab-{getpass.getuser()}")
+
+
+def search_path() -> str:
+    return os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/bin"
+
+
+def missing_programs() -> list[str]:
+    return [name for name in PROGRAMS if shutil.which(name, path=search_path()) is None]
+
+
+def install() -> None:
+    """The packages by apt; a policy-rc.d keeps them from starting daemons of their own meanwhile."""
+    if not missing_programs():
+        return
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise LabError(
+            f"no {', '.join(missing_programs())} here, and only root can install packages (with apt)\n"
+            f"  as root: apt-get install --no-install-recommends {' '.join(PACKAGES)}"
+        )
+    policy = Path("/usr/sbin/policy-rc.d")
+    ours = not policy.exists()
+    try:
+        if ours:
+            policy.write_text("#!/bin/sh\nexit 101\n")
+            policy.chmod(0o755)
+        env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        subprocess.run(["apt-get", "update", "-q"], env=env, check=False)
+        subprocess.run(["apt-get", "install", "-q", "-y", "--no-install-recommends", *PACKAGES], env=env, check=False)
+    finally:
+        if ours:
+            policy.unlink()
+    if missing_programs():
+        raise LabError(f"after installing {' '.join(PACKAGES)} there is still no {', '.join(missing_programs())}")
+
+
+class Lab:
+    """One lab; `plan` is its state on disk (lab.json)."""
+
+    def __init__(self, root: Path, num_nodes: int = 4, net: str = "auto") -> None:
+        root = root.absolute()
+        if len(str(root)) > MAX_PATH:
+            raise LabError(f"{root} is longer than {MAX_PATH} characters, too long for unix sockets: choose another")
+        self.state = root / "lab.json"
+        if self.state.exists():
+            self.plan = Plan(**json.loads(self.state.read_text()))
+        else:
+            k = os.getpid() % 200
+            self.plan = Plan(
+                root=str(root),
+                net=choose_net() if net == "auto" else net,
+                user=getpass.getuser(),
+                host=socket.gethostname().split(".")[0],
+                num_nodes=num_nodes,
+                port=free_ports(3 + num_nodes),
+                subnet=f"10.77.{k}",
+                bridge=f"grhpc{k}",
+            )
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What a client needs to speak to this cluster, and to no other."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SBATCH_", "SRUN_", "SACCT_"))}
+        conf = f"{self.plan.root}/etc/slurm.conf"
+        return {**kept, "PATH": search_path(), "SLURM_CONF": conf, "GRHPC_LAB": self.plan.root}
+
+    # ---- up and down
+
+    def up(self, say: Callable[[str], None] = print) -> None:
+        if self.is_up():
+            say("the cluster is up already")
+            return
+        if missing_programs():
+            raise LabError(f"no {', '.join(missing_programs())} here: run `tests/cluster/cluster install` as root")
+        self._sweep()
+        self._write_files()
+        try:
+            self._start_munge()
+            self._start_database()
+            self._start_slurm()
+        except BaseException:
+            self.down()
+            raise
+        say(f"{self.plan.num_nodes} nodes ({self.plan.net}), partitions prod and spot; to use it:")
+        say(f"  . {self.plan.root}/env.sh")
+
+    def down(self, wipe: bool = True) -> None:
+        if not self.state.exists():
+            return
+        if self.is_up():
+            self.run("scancel", "-u", self.plan.user, "--state=PENDING", check=False)
+            self.run("scancel", "-u", self.plan.user, check=False)
+            with contextlib.suppress(LabError):
+                self.wait("jobs to end", lambda: not self.run("squeue", "-h", "-t", "R,CG", check=False), 15)
+        for name in reversed(list(self.plan.pids)):
+            self._stop(name, signal.SIGTERM)
+        self._sweep()
+        if self.plan.net == "netns":
+            subprocess.run(["ip", "link", "del", self.plan.bridge], capture_output=True, env=self.env, check=False)
+        self.state.unlink()
+        if wipe:
+            shutil.rmtree(self.plan.dir, ignore_errors=True)
+
+    def is_up(self) -> bool:
+        return "slurmctld" in self.plan.pids and "UP" in self.run("scontrol", "ping", check=False)
+
+    # ---- nodes
+
+    def crash(self, node: str) -> None:
+        """The node loses power: slurmd, its steps and their tasks die at once."""
+        pid = self.plan.pids[f"slurmd.{node}"][0]
+        victims = list(tree(pid))
+        if self.plan.net == "ports":
+            for stepd in self._stepds(node):
+                victims += tree(stepd)
+        for victim in victims[:1] if self.plan.net == "netns" else victims:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(victim, signal.SIGKILL)
+        self._forget(f"slurmd.{node}")
+
+    def start_node(self, node: str) -> None:
+        for name in ("spool", "local"):
+            (self.plan.dir / name / node).mkdir(parents=True, exist_ok=True)
+        if self.plan.net == "ports":
+            self._spawn(f"slurmd.{node}", ["slurmd", "-D", "-N", node])
+        else:
+            self._start_host(node)
+
+    def _start_host(self, node: str) -> None:
+        """slurmd in namespaces of its own: network, process ids, host name, mounts."""
+        p, number = self.plan, int(node[1:])
+        script = (
+            'hostname "$1"; mount --bind "$GRHPC_LAB/etc/hosts" /etc/hosts; ip link set lo up\n'
+            "for i in $(seq 500); do ip -4 addr show eth0 2>/dev/null | grep -q inet && break; sleep 0.02; done\n"
+            'slurmd -D & pid=$!; trap "kill $pid; wait $pid; exit 0" TERM; wait $pid; exit 1'
+        )
+        unshare = "unshare --net --uts --mount --pid --fork --kill-child --mount-proc bash -c".split()
+        outer = self._popen(f"slurmd.{node}", [*unshare, script, "-", node])
+        ours = os.readlink("/proc/self/ns/net")
+        first: list[int] = []
+
+        def separate() -> bool:
+            first[:] = children(outer)
+            return bool(first) and os.readlink(f"/proc/{first[0]}/ns/net") != ours
+
+        self.wait(f"the namespaces of {node}", separate, 10)
+        self._remember(f"slurmd.{node}", first[0])
+        cable = f"{p.bridge}n{number}"
+        inside = ["nsenter", "-t", str(first[0]), "-n", "ip"]
+        for words in (
+            ["ip", "link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", str(first[0])],
+            ["ip", "link", "set", cable, "master", p.bridge, "up"],
+            [*inside, "addr", "add", f"{p.subnet}.{number}/24", "dev", "eth0"],
+            [*inside, "link", "set", "eth0", "up"],
+            [*inside, "route", "add", "default", "via", p.controller],
+        ):
+            self.run(*words)
+
+    # ---- parts
+
+    def _write_files(self) -> None:
+        p = self.plan
+        for name in ("etc", "log", "pid", "state", "spool", "dev", "local"):
+            (p.dir / name).mkdir(parents=True, exist_ok=True)
+        p.dir.chmod(0o755)
+        with contextlib.suppress(PermissionError):
+            for i in range(p.gpus):
+                device = p.dir / "dev" / f"nvidia{i}"
+                if not device.exists():
+                    os.mknod(device, 0o666 | 0o020000, os.makedev(1, 3))
+            p.gpu_files = str(p.dir / "dev" / "nvidia")
+        etc = p.dir / "etc"
+        (etc / "slurm.conf").write_text(lab_conf.slurm_conf(p))
+        (etc / "gres.conf").write_text(lab_conf.gres_conf(p))
+        (etc / "cgroup.conf").write_text(lab_conf.cgroup_conf(p))
+        (etc / "hosts").write_text(lab_conf.hosts(p))
+        (etc / "task_prolog").write_text(lab_conf.task_prolog(p))
+        (etc / "task_prolog").chmod(0o755)
+        (etc / "slurmdbd.conf").touch(mode=0o600)
+        (etc / "slurmdbd.conf").write_text(lab_conf.slurmdbd_conf(p))
+        (p.dir / "env.sh").write_text(f"export SLURM_CONF={etc}/slurm.conf GRHPC_LAB={p.root} PATH=$PATH:/usr/sbin\n")
+        self._save()
+
+    def _start_munge(self) -> None:
+        p, key = self.plan, self.plan.dir / "munge.key"
+        if not key.exists():
+            key.touch(mode=0o600)
+            key.write_bytes(os.urandom(1024))
+        where = [f"--key-file={key}", f"--socket={p.root}/munge.socket", f"--pid-file={p.root}/pid/munged.pid"]
+        where += [f"--log-file={p.root}/log/munged.log", f"--seed-file={p.root}/munge.seed"]
+        self._spawn("munged", ["munged", "--foreground", "--force", *where])
+        self.wait("munge", lambda: bool(self.run("munge", "-S", f"{p.root}/munge.socket", "-n", check=False)), 20)
+
+    def _start_database(self) -> None:
+        p, sock = self.plan, f"--socket={self.plan.root}/mysql.sock"
+        if not (p.dir / "mysql/mysql").is_dir():
+            words = "mariadb-install-db --no-defaults --auth-root-authentication-method=normal --skip-test-db".split()
+            self.run(*words, "--skip-name-resolve", f"--user={p.user}", f"--datadir={p.root}/mysql")
+        memory = "--innodb-buffer-pool-size=64M --innodb-log-file-size=32M --innodb-lock-wait-timeout=900".split()
+        hasty = "--innodb-flush-log-at-trx-commit=0 --innodb-doublewrite=0 --max-allowed-packet=16M".split()
+        where = [f"--user={p.user}", f"--datadir={p.root}/mysql", sock, f"--pid-file={p.root}/pid/mariadbd.pid"]
+        net = ["--bind-address=127.0.0.1", f"--port={p.port + 2}", "--skip-name-resolve"]
+        self._spawn("mariadbd", ["mariadbd", "--no-defaults", *where, *net, *memory, *hasty])
+        client = ["mariadb", "--no-defaults", "-uroot", sock, "-e"]
+        self.wait("mariadb", lambda: "1" in self.run(*client, "select 1", check=False), 60)
+        self.run(
+            *client,
+            "create database if not exists slurm_acct_db;"
+            "create user if not exists 'slurm'@'127.0.0.1' identified by 'slurm';"
+            "grant all on slurm_acct_db.* to 'slurm'@'127.0.0.1';",
+        )
+
+    def _start_slurm(self) -> None:
+        p = self.plan
+        if p.net == "netns":
+            for words in (["link", "add", p.bridge, "type", "bridge"], ["link", "set", p.bridge, "up"]):
+                self.run("ip", *words, check=False)
+            self.run("ip", "addr", "replace", f"{p.controller}/24", "dev", p.bridge)
+        self._spawn("slurmdbd", ["slurmdbd", "-D"])
+        self.wait("slurmdbd", lambda: "Cluster" in self.run("sacctmgr", "show", "cluster", check=False), 60)
+        self.run("sacctmgr", "-ni", "add", "cluster", "lab", check=False)
+        self._spawn("slurmctld", ["slurmctld", "-D"])
+        self.wait("slurmctld", self.is_up, 60)
+        for node in p.nodes:
+            self.start_node(node)
+        self.wait("idle nodes", lambda: self.node_states() == dict.fromkeys(p.nodes, "idle"), 90)
+
+    def node_states(self) -> dict[str, str]:
+        text = self.run("sinfo", "-h", "-N", "-p", "prod", "-o", "%N %t", check=False)
+        return dict(line.split() for line in text.splitlines())
+
+    # ---- processes
+
+    def run(self, *words: str, check: bool = True, timeout: float = 60) -> str:
+        """A command in the lab's environment; its output. Raises LabError if it fails and `check`."""
+        try:
+            done = subprocess.run(words, capture_output=True, text=True, env=self.env, timeout=timeout, check=False)
+        except subprocess.TimeoutExpired:
+            if check:
+                raise LabError(f"{words[0]} did not answer within {timeout:.0f} s; see {self.plan.root}/log") from None
+            return ""
+        if check and done.returncode:
+            raise LabError(f"{' '.join(words)} failed: {done.stderr.strip()}; see {self.plan.root}/log")
+        return done.stdout
+
+    def wait(self, what: str, ready: Callable[[], bool], seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not ready():
+            if time.monotonic() > end:
+                raise LabError(f"waited {seconds:.0f} s for {what}; see {self.plan.root}/log")
+            time.sleep(0.1)
+
+    def _popen(self, name: str, words: list[str]) -> int:
+        with (self.plan.dir / "log" / f"{name}.out").open("ab") as out:
+            process = subprocess.Popen(
+                words, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=self.env, start_new_session=True
+            )
+        return process.pid
+
+    def _spawn(self, name: str, words: list[str]) -> None:
+        self._remember(name, self._popen(name, words))
+
+    def _remember(self, name: str, pid: int) -> None:
+        self.plan.pids[name] = [pid, start_ticks(pid)]
+        self._save()
+
+    def _forget(self, name: str) -> None:
+        self.plan.pids.pop(name, None)
+        self._save()
+
+    def _save(self) -> None:
+        self.state.write_text(json.dumps(asdict(self.plan), indent=1))
+
+    def _stop(self, name: str, number: int) -> None:
+        pid, ticks = self.plan.pids[name]
+        if ticks and start_ticks(pid) == ticks:
+            os.kill(pid, number)
+            end = time.monotonic() + 15
+            while start_ticks(pid) == ticks and time.monotonic() < end:
+                time.sleep(0.05)
+            if start_ticks(pid) == ticks:
+                os.kill(pid, signal.SIGKILL)
+        self._forget(name)
+
+    def _sweep(self) -> None:
+        """Kill what jobs left behind: every process with this lab's mark in its environment, except ourselves."""
+        mark = f"GRHPC_LAB={self.plan.root}".encode()
+        ancestors = set(lineage(os.getpid()))
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit() or int(entry.name) in ancestors:
+                continue
+            with contextlib.suppress(OSError):
+                words = (entry / "environ").read_bytes().split(b"\0")
+                is_job = any(w.startswith(b"SLURM_JOB_ID=") for w in words) or b"slurm" in (entry / "comm").read_bytes()
+                if mark in words and is_job:
+                    os.kill(int(entry.name), signal.SIGKILL)
+
+    def _stepds(self, node: str) -> Iterator[int]:
+        """The step daemons of a node in ports mode: those that hold its log open."""
+        log = f"{self.plan.root}/log/slurmd.{node}.log"
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if entry.name.isdigit() and b"slurmstepd" in (entry / "cmdline").read_bytes():
+                    if any(os.readlink(fd) == log for fd in (entry / "fd").iterdir()):
+                        yield int(entry.name)
+
+
+def choose_net() -> str:
+    """Separate hosts where the kernel lets us make them."""
+    if os.geteuid() != 0 or shutil.which("ip", path=search_path()) is None:
+        return "ports"
+    tried = subprocess.run(["unshare", "--net", "--uts", "--mount", "--pid", "--fork", "true"], capture_output=True)
+    return "netns" if tried.returncode == 0 else "ports"
+
+
+def free_ports(count: int) -> int:
+    """The first of `count` ports in a row that nobody listens on."""
+    for first in range(17000 + os.getpid() % 500 * 20, 32000, 20):
+        try:
+            for port in range(first, first + count):
+                with socket.socket() as probe:
+                    probe.bind(("", port))
+        except OSError:
+            continue
+        return first
+    raise LabError(f"no {count} free ports in a row between 17000 and 32000")
+
+
+def children(pid: int) -> list[int]:
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def tree(pid: int) -> list[int]:
+    return [pid, *(below for child in children(pid) for below in tree(child))]
+
+
+def lineage(pid: int) -> Iterator[int]:
+    while pid > 1:
+        yield pid
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def start_ticks(pid: int) -> int:
+    """When a process began, in ticks since boot; 0 for one that is gone or a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return 0 if fields[0] == "Z" else int(fields[19])
+
+
+def main(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="cluster", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("verb", choices=["install", "up", "status", "crash", "node", "down"])
+    parser.add_argument("node", nargs="?", default="")
+    parser.add_argument("--dir", type=Path, default=default_root())
+    parser.add_argument("--nodes", type=int, default=4)
+    parser.add_argument("--net", choices=["auto", "netns", "ports"], default="auto")
+    asked = parser.parse_args(words)
+    try:
+        return act(asked)
+    except LabError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def act(asked: argparse.Namespace) -> int:
+    if asked.verb == "install":
+        install()
+        return 0
+    lab = Lab(asked.dir, asked.nodes, asked.net)
+    if asked.verb == "up":
+        lab.up()
+    elif asked.verb == "down":
+        lab.down()
+    elif not lab.is_up():
+        print("the cluster is down; `tests/cluster/cluster up` starts it")
+        return 1
+    elif asked.verb == "status":
+        print(f"up, in {lab.plan.root} ({lab.plan.net}); `. {lab.plan.root}/env.sh` to use it")
+        print(lab.run("sinfo") + lab.run("squeue"), end="")
+    elif asked.node not in lab.plan.nodes:
+        raise LabError(f"{asked.verb} which node? one of {', '.join(lab.plan.nodes)}")
+    elif asked.verb == "crash":
+        lab.crash(asked.node)
+    else:
+        lab.start_node(asked.node)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
