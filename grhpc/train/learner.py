@@ -1,0 +1,183 @@
+"""A model with its optimizer: forward passes and optimizer updates over micro-batches, under any layout.
+
+Does not know: rewards, what a loss means, checkpoints, when to stop.
+Invariant: an update with a gradient that is not finite changes no weight.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from grhpc.errors import ConfigError
+from grhpc.train import weight_map
+from grhpc.train.mcore import (
+    DistributedDataParallel,
+    DistributedDataParallelConfig,
+    GPTModel,
+    OptimizerConfig,
+    clip_grad_by_total_norm_fp32,
+    get_forward_backward_func,
+    get_megatron_optimizer,
+)
+from grhpc.train.microbatch import MicroBatch
+from grhpc.train.model import DTYPES, Architecture, build_model, check_layout, read_architecture, transformer_config
+from grhpc.train.parallel import Parallel
+
+# logits [batch, length, vocabulary / TP] and their micro-batch -> (loss summed over tokens, sums to report)
+LossFunction = Callable[[torch.Tensor, MicroBatch], tuple[torch.Tensor, torch.Tensor]]
+ReadFunction = Callable[[torch.Tensor, MicroBatch], None]
+
+
+@dataclass(frozen=True)
+class LearnerSettings:
+    """How the model is held and AdamW is set; `lr` itself is given with each update."""
+
+    dtype: str = "bfloat16"
+    weight_decay: float = 0.01
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    adam_eps: float = 1e-8
+    grad_clip: float = 1.0
+    sequence_parallel: bool = False
+    recompute: bool = False
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one optimizer update did. `sums` are over all tokens of all replicas; `applied` is False where it was refused."""
+
+    grad_norm: float
+    num_tokens: int
+    sums: list[float]
+    applied: bool
+
+
+class Learner:
+    """The policy under training. Raises ConfigError or DataError where model and layout do not fit."""
+
+    def __init__(self, model_dir: Path, parallel: Parallel, settings: LearnerSettings) -> None:
+        self.parallel, self.settings = parallel, settings
+        self.arch: Architecture = read_architecture(model_dir)
+        self.model = self.frozen_model(model_dir)
+        self.model.train()
+        self.wrapped = DistributedDataParallel(
+            self.model.config,
+            DistributedDataParallelConfig(grad_reduce_in_fp32=True, use_distributed_optimizer=True),
+            self.model,
+        )
+        self.optimizer = get_megatron_optimizer(_optimizer_config(settings), [self.wrapped])
+
+    def frozen_model(self, model_dir: Path) -> GPTModel:
+        """A model of this layout with a folder's weights, in evaluation mode."""
+        if self.settings.dtype not in DTYPES:
+            raise ConfigError(f"dtype is {self.settings.dtype!r}", f"choose one of: {', '.join(DTYPES)}")
+        check_layout(self.arch, self.parallel.tensor_size, self.parallel.pipeline_size)
+        config = transformer_config(
+            self.arch,
+            self.parallel,
+            DTYPES[self.settings.dtype],
+            sequence_parallel=self.settings.sequence_parallel,
+            recompute=self.settings.recompute,
+        )
+        model = build_model(self.arch, config, self.parallel)
+        weight_map.load_folder(model, self.arch, model_dir, self.parallel)
+        return model.eval()
+
+    @property
+    def pad_multiple(self) -> int:
+        """Sequence parallelism cuts every padded sequence over the tensor ranks."""
+        return self.parallel.tensor_size if self.settings.sequence_parallel else 1
+
+    @torch.no_grad()
+    def read(self, micro_batches: Sequence[MicroBatch], read: ReadFunction, model: GPTModel | None = None) -> None:
+        """Forward passes only: `read` gets the logits of each micro-batch, on the last stage's ranks."""
+
+        def keep(logits: torch.Tensor, micro_batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
+            read(logits, micro_batch)
+            return logits.new_zeros(()), logits.new_zeros(0)
+
+        self._schedule(self.wrapped if model is None else model, micro_batches, keep, forward_only=True)
+
+    def update(self, micro_batches: Sequence[MicroBatch], loss: LossFunction, num_sums: int, lr: float) -> Update:
+        """One optimizer update on the token mean of `loss` over all replicas' micro-batches."""
+        self.wrapped.zero_grad_buffer()
+        self.optimizer.zero_grad()
+        outcomes = self._schedule(self.wrapped, micro_batches, loss, forward_only=False)
+        totals = [0.0] * (num_sums + 1)
+        if self.parallel.speaks_for_replica:
+            summed = torch.stack([sums.double() for sums, _ in outcomes]).sum(0).tolist()
+            totals = [*summed, float(sum(int(tokens) for _, tokens in outcomes))]
+        *sums, num_tokens = self.parallel.sum(totals)
+        grad_norm, applied = self._apply_gradients(lr)
+        return Update(grad_norm=grad_norm, num_tokens=round(num_tokens), sums=sums, applied=applied)
+
+    def all_finite(self) -> bool:
+        """Whether every weight of every rank is a number."""
+        bad = sum(float(not torch.isfinite(param).all()) for param in self.model.parameters())
+        return self.parallel.sum([bad]) == [0.0]
+
+    def write_weights(self, folder: Path, base: Path) -> None:
+        """Write the weights as a Hugging Face folder; `base` gives config.json and the tokenizer. All ranks call."""
+        weight_map.write_folder(self.model, self.arch, folder, base, self.parallel)
+
+    def _schedule(
+        self, model: Any, micro_batches: Sequence[MicroBatch], loss: LossFunction, *, forward_only: bool
+    ) -> list[Any]:
+        def forward(iterator: Any, stage: Any) -> Any:
+            micro_batch: MicroBatch = next(iterator)
+            positions = torch.arange(micro_batch.inputs.shape[1], device=micro_batch.inputs.device)
+            output = stage(micro_batch.inputs, positions.expand_as(micro_batch.inputs), None)
+
+            def finish(logits: torch.Tensor) -> Any:
+                total, sums = loss(logits, micro_batch)
+                tokens = micro_batch.num_tokens
+                return total, tokens, (sums.detach().clone(), tokens.clone())
+
+            return output, finish
+
+        outcomes: list[Any] = get_forward_backward_func()(
+            forward_step_func=forward,
+            data_iterator=iter(micro_batches),
+            model=model,
+            num_microbatches=len(micro_batches),
+            seq_length=micro_batches[0].inputs.shape[1],
+            micro_batch_size=micro_batches[0].inputs.shape[0],
+            forward_only=forward_only,
+        )
+        return outcomes
+
+    def _apply_gradients(self, lr: float) -> tuple[float, bool]:
+        # The learning rate and, for biases and norms, no weight decay; Megatron-Core's own scheduler sets both too.
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group.get("lr_mult", 1.0)
+            group["weight_decay"] = self.settings.weight_decay * group.get("wd_mult", 1.0)
+        self.optimizer.prepare_grads()
+        norm = float(self.optimizer.get_grad_norm())
+        if not math.isfinite(norm):
+            return norm, False
+        for optimizer in getattr(self.optimizer, "chained_optimizers", [self.optimizer]):
+            parameters = [] if getattr(optimizer, "is_stub_optimizer", False) else optimizer.get_parameters()
+            if parameters and self.settings.grad_clip > 0:
+                clip_grad_by_total_norm_fp32(parameters, max_norm=self.settings.grad_clip, total_norm=norm)
+        return norm, bool(self.optimizer.step_with_ready_grads())
+
+
+def _optimizer_config(settings: LearnerSettings) -> OptimizerConfig:
+    dtype = DTYPES[settings.dtype]
+    return OptimizerConfig(
+        optimizer="adam",
+        lr=0.0,
+        min_lr=0.0,
+        weight_decay=settings.weight_decay,
+        adam_beta1=settings.adam_beta1,
+        adam_beta2=settings.adam_beta2,
+        adam_eps=settings.adam_eps,
+        clip_grad=settings.grad_clip,
+        bf16=dtype == torch.bfloat16,
+        params_dtype=dtype,
+        use_distributed_optimizer=True,
+    )

@@ -1,0 +1,61 @@
+"""The one door to Megatron-Core: prepares the platform, imports it, mends it, and hands its names on.
+
+Every other module of this room takes Megatron-Core's names from here, so that none can be loaded unprepared.
+
+Does not know: what the names are used for.
+Invariant: whoever holds a name from here holds a Megatron-Core that runs on this machine.
+"""
+
+# ruff: noqa: E402  (the platform must be ready before the first import)
+
+import logging
+import warnings
+
+from grhpc.train import platform
+
+platform.install()
+warnings.filterwarnings("ignore", module=r"megatron\..*")
+logging.getLogger("megatron").setLevel(logging.ERROR)
+
+from megatron.core import dist_checkpointing, parallel_state, tensor_parallel
+from megatron.core.dist_checkpointing.mapping import ShardedObject
+from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig, finalize_model_grads
+from megatron.core.models.gpt import GPTModel
+from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
+from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
+from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
+from megatron.core.pipeline_parallel import get_forward_backward_func
+from megatron.core.process_groups_config import ProcessGroupCollection
+from megatron.core.transformer.module import Float16Module, MegatronModule
+from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
+from megatron.core.transformer.transformer_config import TransformerConfig
+
+from grhpc.train import mcore_fixes
+
+mcore_fixes.apply()
+if not platform.torch.cuda.is_available():
+    _random = tensor_parallel.random
+    _random._get_cuda_rng_state = lambda *_args, **_kwargs: platform.torch.get_rng_state()
+    _random._set_cuda_rng_state = lambda state, *_args, **_kwargs: platform.torch.set_rng_state(state)
+
+__all__ = [
+    "DistributedDataParallel",
+    "DistributedDataParallelConfig",
+    "Float16Module",
+    "GPTModel",
+    "MegatronModule",
+    "OptimizerConfig",
+    "ProcessGroupCollection",
+    "ShardedObject",
+    "TransformerBlockSubmodules",
+    "TransformerConfig",
+    "clip_grad_by_total_norm_fp32",
+    "dist_checkpointing",
+    "finalize_model_grads",
+    "get_forward_backward_func",
+    "get_gpt_layer_local_spec",
+    "get_megatron_optimizer",
+    "get_num_layers_to_build",
+    "parallel_state",
+    "tensor_parallel",
+]

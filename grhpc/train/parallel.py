@@ -1,0 +1,104 @@
+"""Process groups: joins this process to the others and cuts the world into TP x PP x DP.
+
+Works in 1..N processes started with RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT set (as torchrun does);
+without WORLD_SIZE it is a world of one that needs no port. Tensors travel over NCCL where CUDA is present, else over
+gloo; small Python objects always travel over a gloo control group whose patience is the caller's.
+
+Does not know: models, batches. Invariant: every rank of the world makes the same calls in the same order.
+"""
+
+import datetime
+import os
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from grhpc.errors import ConfigError
+from grhpc.train.mcore import parallel_state as mpu
+from grhpc.train.mcore import tensor_parallel
+
+
+class Parallel:
+    """The cut of the world and this process's place in it.
+
+    `patience_s` bounds how long a rank waits for another in `broadcast` and `barrier` (the trainer's rank 0 may wait
+    for verdicts for hours while the others wait for it). Raises ConfigError where the sizes do not divide the world.
+    """
+
+    def __init__(self, tensor: int = 1, pipeline: int = 1, *, seed: int = 0, patience_s: float = 3600.0) -> None:
+        self._owns_world = not dist.is_initialized()
+        on_cuda = torch.cuda.is_available()
+        self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_cuda else torch.device("cpu")
+        if on_cuda:
+            torch.cuda.set_device(self.device)
+        if self._owns_world:
+            _join_world("nccl" if on_cuda else "gloo")
+        self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
+        if self.world_size % (tensor * pipeline):
+            self._leave_world()
+            raise ConfigError(
+                f"the trainer has {self.world_size} ranks, which tensor_parallel x pipeline_parallel = "
+                f"{tensor} x {pipeline} does not divide",
+                "change the number of trainer ranks or the parallel sizes",
+            )
+        mpu.initialize_model_parallel(tensor_model_parallel_size=tensor, pipeline_model_parallel_size=pipeline)
+        tensor_parallel.model_parallel_cuda_manual_seed(seed)
+        self.control = dist.new_group(backend="gloo", timeout=datetime.timedelta(seconds=patience_s))
+        self.tensor_size, self.tensor_rank = tensor, mpu.get_tensor_model_parallel_rank()
+        self.pipeline_size, self.pipeline_rank = pipeline, mpu.get_pipeline_model_parallel_rank()
+        self.data_size, self.data_rank = mpu.get_data_parallel_world_size(), mpu.get_data_parallel_rank()
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    @property
+    def is_first_stage(self) -> bool:
+        return self.pipeline_rank == 0
+
+    @property
+    def is_last_stage(self) -> bool:
+        return self.pipeline_rank == self.pipeline_size - 1
+
+    @property
+    def speaks_for_replica(self) -> bool:
+        """Whether this rank reports for its data-parallel replica: its last stage's first tensor rank."""
+        return self.is_last_stage and self.tensor_rank == 0
+
+    def broadcast(self, value: Any) -> Any:
+        """Rank 0's value on every rank."""
+        box = [value if self.is_main else None]
+        dist.broadcast_object_list(box, src=0, group=self.control)
+        return box[0]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value, in rank order, on every rank."""
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value, group=self.control)
+        return values
+
+    def sum(self, numbers: list[float]) -> list[float]:
+        """Element-wise float64 sum over the world, the same bits on every rank."""
+        total = torch.tensor(numbers, dtype=torch.float64)
+        dist.all_reduce(total, group=self.control)
+        return [float(value) for value in total]
+
+    def barrier(self) -> None:
+        dist.barrier(group=self.control)
+
+    def close(self) -> None:
+        """Forget the groups, and leave the world if this object joined it."""
+        mpu.destroy_model_parallel()
+        self._leave_world()
+
+    def _leave_world(self) -> None:
+        if self._owns_world and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _join_world(backend: str) -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    else:
+        dist.init_process_group(backend)
