@@ -102,6 +102,6 @@ def build_batch(verdicts: Iterable[Verdict], current_version: int) -> Batch:
 
 
 def split_updates(batch: Batch, num_updates: int) -> list[Batch]:
-    """The batch cut into at most `num_updates` parts of whole groups, as equal in groups as possible, in group order."""
+    """The batch cut into at most `num_updates` parts of whole groups, equal in groups where that can be, in order."""
     parts = np.array_split(np.unique(batch.groups), num_updates)
     return [batch.take(np.flatnonzero(np.isin(batch.groups, part)).tolist()) for part in parts if part.size]

@@ -48,7 +48,7 @@ class LearnerSettings:
 
 @dataclass(frozen=True)
 class Update:
-    """What one optimizer update did. `sums` are over all tokens of all replicas; `applied` is False where it was refused."""
+    """What one optimizer update did; `sums` are over all replicas, `applied` is False where it was refused."""
 
     grad_norm: float
     num_tokens: int
@@ -92,7 +92,7 @@ class Learner:
         """Sequence parallelism cuts every padded sequence over the tensor ranks."""
         return self.parallel.tensor_size if self.settings.sequence_parallel else 1
 
-    @torch.no_grad()
+    @torch.no_grad()  # type: ignore[untyped-decorator]
     def read(self, micro_batches: Sequence[MicroBatch], read: ReadFunction, model: GPTModel | None = None) -> None:
         """Forward passes only: `read` gets the logits of each micro-batch, on the last stage's ranks."""
 

@@ -3,7 +3,7 @@
 One autograd function gives both from one pass over the logits. It keeps the logits as they came (the model holds them
 anyway) and two numbers a token; the probabilities are made again in the backward pass.
 
-Does not know: losses, batches. Invariant: the padded rows of the vocabulary take no part, and the logits are not changed.
+Does not know: losses, batches. Invariant: the vocabulary's padded rows take no part, and the logits are not changed.
 """
 
 from typing import Any
@@ -14,9 +14,9 @@ import torch.distributed as dist
 from grhpc.train.mcore import parallel_state as mpu
 
 
-class _LogprobEntropy(torch.autograd.Function):
+class _LogprobEntropy(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         logits: torch.Tensor,
         targets: torch.Tensor,
@@ -49,7 +49,7 @@ class _LogprobEntropy(torch.autograd.Function):
         return taken - log_total, entropy
 
     @staticmethod
-    def backward(ctx: Any, grad_logprob: Any, grad_entropy: Any) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad_logprob: Any, grad_entropy: Any) -> Any:
         logits, log_normaliser, entropy, local, inside = ctx.saved_tensors
         temperature, num_real = ctx.settings
         logprobs = _scaled(logits, temperature, num_real) - log_normaliser.unsqueeze(-1)
@@ -82,5 +82,5 @@ def logprobs_and_entropy(
     """
     size, rank = mpu.get_tensor_model_parallel_world_size(), mpu.get_tensor_model_parallel_rank()
     group = mpu.get_tensor_model_parallel_group() if size > 1 else None
-    logprobs, entropy = _LogprobEntropy.apply(logits, targets, temperature, rank * logits.shape[-1], vocab_size, group)  # type: ignore[no-untyped-call]
+    logprobs, entropy = _LogprobEntropy.apply(logits, targets, temperature, rank * logits.shape[-1], vocab_size, group)
     return logprobs, entropy

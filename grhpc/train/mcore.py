@@ -8,17 +8,21 @@ Invariant: whoever holds a name from here holds a Megatron-Core that runs on thi
 
 # ruff: noqa: E402  (the platform must be ready before the first import)
 
+import functools
 import logging
 import warnings
+
+import torch
 
 from grhpc.train import platform
 
 platform.install()
 warnings.filterwarnings("ignore", module=r"megatron\..*")
+warnings.filterwarnings("ignore", message=r".*torch\.distributed.*is deprecated", category=FutureWarning)
 logging.getLogger("megatron").setLevel(logging.ERROR)
 
 from megatron.core import dist_checkpointing, parallel_state, tensor_parallel
-from megatron.core.dist_checkpointing.mapping import ShardedObject
+from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShardedStrategy
 from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig, finalize_model_grads
 from megatron.core.models.gpt import GPTModel
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
@@ -26,27 +30,28 @@ from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
 from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.process_groups_config import ProcessGroupCollection
-from megatron.core.transformer.module import Float16Module, MegatronModule
+from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from grhpc.train import mcore_fixes
 
 mcore_fixes.apply()
-if not platform.torch.cuda.is_available():
+if not torch.cuda.is_available():
     _random = tensor_parallel.random
-    _random._get_cuda_rng_state = lambda *_args, **_kwargs: platform.torch.get_rng_state()
-    _random._set_cuda_rng_state = lambda state, *_args, **_kwargs: platform.torch.set_rng_state(state)
+    _random._get_cuda_rng_state = lambda *_args, **_kwargs: torch.get_rng_state()
+    _random._set_cuda_rng_state = lambda state, *_args, **_kwargs: torch.set_rng_state(state)
+
+FileStrategy = functools.partial(TorchDistSaveShardedStrategy, thread_count=1)  # one file a rank
 
 __all__ = [
     "DistributedDataParallel",
     "DistributedDataParallelConfig",
-    "Float16Module",
+    "FileStrategy",
     "GPTModel",
     "MegatronModule",
     "OptimizerConfig",
     "ProcessGroupCollection",
-    "ShardedObject",
     "TransformerBlockSubmodules",
     "TransformerConfig",
     "clip_grad_by_total_norm_fp32",

@@ -46,7 +46,7 @@ def prepare_adam(megatron_optimizer: Any) -> None:
 
 
 def _mend_parameter_states(cls: Any) -> None:
-    """distrib_optimizer.py:938: wants a 'step' that the checkpoint keeps elsewhere, and writes to leaves under autograd."""
+    """distrib_optimizer.py:938: wants a 'step' that the checkpoint keeps elsewhere; writes to leaves under autograd."""
     original = cls._set_main_param_and_optimizer_states
 
     def set_states(self: Any, model_param: Any, tensors: dict[str, Any]) -> Any:
@@ -61,7 +61,7 @@ def _mend_parameter_states(cls: Any) -> None:
 
 
 def _mend_load(cls: Any) -> None:
-    """distrib_optimizer.py:825: all parameters come back sharing ONE step tensor, which then counts once a parameter."""
+    """distrib_optimizer.py:825: all parameters come back sharing ONE step tensor, which then counts once for each."""
     original = cls.load_state_dict
 
     def load_state_dict(self: Any, state_dict: dict[str, Any]) -> Any:

@@ -34,7 +34,8 @@ class Parallel:
             torch.cuda.set_device(self.device)
         if self._owns_world:
             _join_world("nccl" if on_cuda else "gloo")
-        self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
+        self.rank: int = dist.get_rank()
+        self.world_size: int = dist.get_world_size()
         if self.world_size % (tensor * pipeline):
             self._leave_world()
             raise ConfigError(
@@ -45,9 +46,11 @@ class Parallel:
         mpu.initialize_model_parallel(tensor_model_parallel_size=tensor, pipeline_model_parallel_size=pipeline)
         tensor_parallel.model_parallel_cuda_manual_seed(seed)
         self.control = dist.new_group(backend="gloo", timeout=datetime.timedelta(seconds=patience_s))
-        self.tensor_size, self.tensor_rank = tensor, mpu.get_tensor_model_parallel_rank()
-        self.pipeline_size, self.pipeline_rank = pipeline, mpu.get_pipeline_model_parallel_rank()
-        self.data_size, self.data_rank = mpu.get_data_parallel_world_size(), mpu.get_data_parallel_rank()
+        self.tensor_size, self.pipeline_size = tensor, pipeline
+        self.data_size: int = mpu.get_data_parallel_world_size()
+        self.tensor_rank: int = mpu.get_tensor_model_parallel_rank()
+        self.pipeline_rank: int = mpu.get_pipeline_model_parallel_rank()
+        self.data_rank: int = mpu.get_data_parallel_rank()
 
     @property
     def is_main(self) -> bool:

@@ -170,13 +170,13 @@ def _patch_tensor_methods() -> None:
 
     def type_(self: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         answer = real_type(self, *args, **kwargs)
-        if isinstance(answer, str) and answer.startswith("torch.") and not answer.startswith("torch.cuda."):
-            if sys._getframe(1).f_globals.get("__name__", "").startswith("megatron."):
-                return "torch.cuda." + answer.removeprefix("torch.")
+        is_name = isinstance(answer, str) and not answer.startswith("torch.cuda.")
+        if is_name and sys._getframe(1).f_globals.get("__name__", "").startswith("megatron."):
+            return "torch.cuda." + answer.removeprefix("torch.")
         return answer
 
-    torch.Tensor.type = type_  # type: ignore[method-assign, assignment]
-    torch.Tensor.cuda = lambda self, *_args, **_kwargs: self  # type: ignore[method-assign, assignment]
+    torch.Tensor.type = type_
+    torch.Tensor.cuda = lambda self, *_args, **_kwargs: self
 
 
 def _installed() -> bool:

@@ -38,7 +38,7 @@ class Example:
 
 @dataclass(frozen=True)
 class SftSettings:
-    """`batch_size` sequences a step; `schedule` is "cosine" (down to `min_lr`) or "constant", both after the warm-up."""
+    """`batch_size` sequences a step; `schedule` is "cosine" (to `min_lr`) or "constant", both after the warm-up."""
 
     steps: int
     lr: float
@@ -89,7 +89,7 @@ def sft(
     *,
     report: Callable[[SftStep], None] = lambda _step: None,
 ) -> list[SftStep]:
-    """Train `model_dir` on batch_of(0) .. batch_of(steps - 1) and write the result to `out_dir` (must not hold a model).
+    """Train `model_dir` on batch_of(0) .. batch_of(steps - 1); write the result to `out_dir`, which holds no model yet.
 
     Every rank calls with the same arguments, and `batch_of` must give every rank the same examples. `report` is called
     on rank 0. Raises ConfigError and DataError.

@@ -23,14 +23,14 @@ from grhpc.train.mcore import (
 )
 
 
-class RMSNorm(torch.nn.Module):
-    """Root-mean-square norm whose weight carries the mark by which its gradient is summed under sequence parallelism."""
+class RMSNorm(torch.nn.Module):  # type: ignore[misc]
+    """Root-mean-square norm; its weight carries the mark by which sequence parallelism sums the gradient."""
 
     def __init__(self, config: TransformerConfig, hidden_size: int, eps: float = 1e-6, **_unused: Any) -> None:
         super().__init__()
         self.eps = eps
         self.weight = torch.nn.Parameter(torch.ones(hidden_size, dtype=config.params_dtype))
-        self.weight.sequence_parallel = config.sequence_parallel  # type: ignore[attr-defined]
+        self.weight.sequence_parallel = config.sequence_parallel
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         return F.rms_norm(hidden, self.weight.shape, self.weight, self.eps)

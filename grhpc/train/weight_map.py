@@ -112,7 +112,7 @@ def merge(kind: str, shards: list[torch.Tensor], arch: Architecture) -> list[tor
     return [torch.cat(shards)[: arch.vocab_size]]
 
 
-@torch.no_grad()
+@torch.no_grad()  # type: ignore[untyped-decorator]
 def load(model: GPTModel, arch: Architecture, source: Mapping[str, torch.Tensor], parallel: Parallel) -> None:
     """Set every local parameter from Hugging Face tensors by name. Raises DataError on absence or a wrong shape."""
     for entry in entries(model, arch):
@@ -142,7 +142,7 @@ class SafetensorsFolder(Mapping[str, torch.Tensor]):
         if not files:
             raise DataError(f"{folder} holds no *.safetensors", "name a Hugging Face model folder with safetensors")
         for path in files:
-            for name in self._handle(path).keys():
+            for name in self._handle(path).keys():  # noqa: SIM118  (not a dict)
                 self._file_of[name] = path
 
     def _handle(self, path: Path) -> Any:
@@ -167,7 +167,7 @@ class SafetensorsFolder(Mapping[str, torch.Tensor]):
         return len(self._file_of)
 
 
-@torch.no_grad()
+@torch.no_grad()  # type: ignore[untyped-decorator]
 def export(model: GPTModel, arch: Architecture, parallel: Parallel) -> dict[str, torch.Tensor]:
     """This rank's share of the whole Hugging Face tensors, on the CPU; all ranks together hold each name once.
 

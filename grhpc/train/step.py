@@ -1,0 +1,205 @@
+"""One step of GRPO: batch in, new weights and figures out, the same on every rank.
+
+    cut the batch into `updates_per_step` parts of whole groups
+    before the first update: the trainer's own log-probabilities, and the initial policy's where there is a KL term
+    for each part: one optimizer update on the token mean of the loss
+
+Does not know: queues, the ledger, when to publish or to stop.
+Invariant: a step draws no random numbers, so weights after it are a function of weights before it and the batch.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from grhpc.config import Config, TrainConfig
+from grhpc.grpo.batch import Batch, Floats, split_updates
+from grhpc.grpo.loss import SUMS, TokenInputs, grpo_loss
+from grhpc.train.checkpoint import load_checkpoint, save_checkpoint
+from grhpc.train.learner import Learner, LearnerSettings, Update
+from grhpc.train.logprobs import logprobs_and_entropy
+from grhpc.train.mcore import GPTModel
+from grhpc.train.microbatch import MicroBatch, pad, plan
+from grhpc.train.parallel import Parallel
+
+OLD, REFERENCE, SAMPLER, ADVANTAGES = "old", "reference", "sampler", "advantages"
+_CONTROL_MARGIN_S = 600.0  # the control group waits this much longer than rank 0 itself does
+
+
+class Trainer:
+    """The policy under GRPO. Every rank makes one and calls the same methods in the same order.
+
+    `model_dir` is the Hugging Face folder that the run starts from, and the reference of the KL term.
+    """
+
+    def __init__(self, config: Config, model_dir: Path) -> None:
+        self._config, self._model_dir = config, model_dir
+        train = config.train
+        self._parallel = Parallel(
+            train.tensor_parallel,
+            train.pipeline_parallel,
+            seed=config.run.seed,
+            patience_s=config.store.wait_s + _CONTROL_MARGIN_S,
+        )
+        try:
+            self._learner = Learner(model_dir, self._parallel, learner_settings(train, config.policy.dtype))
+            self._reference: GPTModel | None = None
+            if config.grpo.kl_coef:
+                self._reference = self._learner.frozen_model(model_dir)
+        except BaseException:
+            self._parallel.close()
+            raise
+
+    @property
+    def rank(self) -> int:
+        return self._parallel.rank
+
+    @property
+    def world_size(self) -> int:
+        return self._parallel.world_size
+
+    @property
+    def is_main(self) -> bool:
+        return self._parallel.is_main
+
+    def broadcast(self, value: Any) -> Any:
+        """Rank 0's value on every rank; waits as long as rank 0 may wait for verdicts."""
+        return self._parallel.broadcast(value)
+
+    def barrier(self) -> None:
+        self._parallel.barrier()
+
+    def step(self, batch: Batch, step: int) -> dict[str, float]:
+        """Train on one batch; `step` counts from 1 and sets the learning rate. Returns the same figures on every rank.
+
+        loss, policy_loss, kl (to the initial policy), entropy (nats), clip_fraction, dual_clip_fraction, importance
+        (mean truncated weight) and sampler_gap (mean sampler minus trainer log-probability) are token means;
+        grad_norm is the mean over updates, grad_norm_max the largest; refused_updates counts those whose gradient
+        was not finite, which changed nothing.
+        """
+        parts = [self._micro_batches(part) for part in split_updates(batch, self._config.grpo.updates_per_step)]
+        self._fill_columns(parts)
+        lr = learning_rate(step, self._config.train)
+        updates = [self._learner.update(part, self._loss, len(SUMS), lr) for part in parts]
+        return _figures(updates, lr)
+
+    def logprobs(self, batch: Batch) -> list[Floats]:
+        """The current policy's log-probability of every response token, rollout by rollout, on every rank."""
+        found: dict[int, Floats] = {}
+
+        def read(logits: torch.Tensor, micro_batch: MicroBatch) -> None:
+            logprobs, _ = self._logprobs(logits, micro_batch)
+            for row, i in enumerate(micro_batch.rows):
+                found[i] = logprobs[row][micro_batch.mask[row] > 0].cpu().numpy()
+
+        self._learner.read(self._micro_batches(batch), read)
+        everything = {i: values for part in self._parallel.gather(found) for i, values in part.items()}
+        return [everything[i] for i in range(len(batch))]
+
+    def all_finite(self) -> bool:
+        """Whether every weight of every rank is a number."""
+        return self._learner.all_finite()
+
+    def write_weights(self, folder: Path) -> None:
+        """Write the policy as a Hugging Face folder; every rank writes its shard, all must call."""
+        self._learner.write_weights(folder, self._model_dir)
+
+    def save(self, folder: Path, extra: dict[str, Any]) -> None:
+        """Save the full training state as a checkpoint; `extra` are JSON values. All ranks call."""
+        save_checkpoint(self._learner, folder, extra)
+
+    def load(self, folder: Path) -> dict[str, Any]:
+        """Restore a checkpoint, also one saved under another layout; returns its `extra`. All ranks call."""
+        return load_checkpoint(self._learner, folder)
+
+    def close(self) -> None:
+        self._parallel.close()
+
+    def _micro_batches(self, batch: Batch) -> list[MicroBatch]:
+        lengths = [len(tokens) for tokens in batch.token_ids]
+        columns: dict[str, Sequence[Floats]] = {
+            SAMPLER: batch.sampler_logprobs,
+            ADVANTAGES: [
+                np.full(len(logprobs), advantage, dtype=np.float32)
+                for logprobs, advantage in zip(batch.sampler_logprobs, batch.advantages, strict=True)
+            ],
+        }
+        parallel = self._parallel
+        mine = plan(lengths, self._config.train.micro_batch_size, parallel.data_size)[parallel.data_rank]
+        multiple, device = self._learner.pad_multiple, parallel.device
+        return [
+            pad(rows, batch.token_ids, batch.prompt_lengths, columns, multiple=multiple, device=device) for rows in mine
+        ]
+
+    def _fill_columns(self, parts: list[list[MicroBatch]]) -> None:
+        """The log-probabilities that stay fixed during the step, on the ranks that compute the loss."""
+        models: dict[str, GPTModel | None] = {}
+        # With a single update the old log-probabilities are those of the update's own forward pass.
+        if self._config.grpo.old_logprobs == "recompute" and len(parts) > 1:
+            models[OLD] = None
+        if self._reference is not None:
+            models[REFERENCE] = self._reference
+        for column, model in models.items():
+
+            def read(logits: torch.Tensor, micro_batch: MicroBatch, column: str = column) -> None:
+                micro_batch.columns[column], _ = self._logprobs(logits, micro_batch)
+
+            for part in parts:
+                self._learner.read(part, read, model)
+
+    def _loss(self, logits: torch.Tensor, micro_batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        logprobs, entropy = self._logprobs(logits, micro_batch)
+        columns = micro_batch.columns
+        recompute = self._config.grpo.old_logprobs == "recompute"
+        inputs = TokenInputs(
+            old=columns.get(OLD, logprobs.detach()) if recompute else columns[SAMPLER],
+            sampler=columns[SAMPLER],
+            reference=columns.get(REFERENCE),
+            advantages=columns[ADVANTAGES],
+            mask=micro_batch.mask,
+        )
+        return grpo_loss(logprobs, entropy, inputs, self._config.grpo)
+
+    def _logprobs(self, logits: torch.Tensor, micro_batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        return logprobs_and_entropy(
+            logits,
+            micro_batch.targets,
+            vocab_size=self._learner.arch.vocab_size,
+            temperature=self._config.rollout.temperature,
+        )
+
+
+def learning_rate(step: int, settings: TrainConfig) -> float:
+    """Constant after a linear warm-up over the first `warmup_steps` steps; `step` counts from 1."""
+    return settings.lr * min(1.0, step / max(1, settings.warmup_steps))
+
+
+def learner_settings(settings: TrainConfig, dtype: str) -> LearnerSettings:
+    """What of the training settings concerns the learner."""
+    return LearnerSettings(
+        dtype=dtype,
+        weight_decay=settings.weight_decay,
+        adam_beta1=settings.adam_beta1,
+        adam_beta2=settings.adam_beta2,
+        adam_eps=settings.adam_eps,
+        grad_clip=settings.grad_clip,
+        sequence_parallel=settings.sequence_parallel,
+        recompute=settings.recompute,
+    )
+
+
+def _figures(updates: Sequence[Update], lr: float) -> dict[str, float]:
+    num_tokens = sum(update.num_tokens for update in updates)
+    norms = [update.grad_norm for update in updates]
+    figures = {name: sum(update.sums[i] for update in updates) / max(1, num_tokens) for i, name in enumerate(SUMS)}
+    return {
+        **figures,
+        "grad_norm": sum(norms) / len(norms),
+        "grad_norm_max": max(norms),
+        "refused_updates": float(sum(not update.applied for update in updates)),
+        "updates": float(len(updates)),
+        "lr": lr,
+    }
