@@ -6,6 +6,7 @@
     ├── StoreError            the shared filesystem refused or lost something
     │   ├── CorruptFile       a file is there but is not what its writer wrote
     │   ├── ForeignFile       a file belongs to another run
+    │   ├── Pruned            weights were removed while being read: newer ones are there
     │   └── Superseded        a newer incarnation of this task took over: stop at once
     ├── EngineError           the inference engine failed or answered nonsense
     ├── ClusterError          SLURM or submitit refused, or is not there
@@ -48,6 +49,10 @@ class CorruptFile(StoreError):
 
 class ForeignFile(StoreError):
     """A file belongs to another run."""
+
+
+class Pruned(StoreError):
+    """Weights were removed while they were being read: newer ones are there."""
 
 
 class Superseded(StoreError):

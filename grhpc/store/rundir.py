@@ -1,0 +1,257 @@
+"""Where everything of a run stands: the only module that spells its paths.
+
+    config.yaml run.json stop.json finished.json
+    queue/{prompts,rollouts,verdicts}/  weights/  checkpoints/s000100/  batches/s000012-g0003.parquet  archive/
+    ledger/  events/<role>-<job>.jsonl  logs/  eval/heldout/v000010.parquet  report/  quarantine/  jobs/  rendezvous/
+
+Does not know: what roles do. Invariant: a run directory appears whole, by one rename, with a random run id that every
+file of the run repeats; files of another run are refused.
+"""
+
+import contextlib
+import os
+import secrets
+import shutil
+import time
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from grhpc import config as configs
+from grhpc.config import Config
+from grhpc.errors import CorruptFile, StoreError
+from grhpc.records import GroupPrompt, Rollout, Verdict
+from grhpc.store.atomic import fsync_dir, list_names, read_json, storing, write_bytes, write_json
+from grhpc.store.events import EventLog
+from grhpc.store.queue import Queue
+from grhpc.store.weights import WeightStore
+
+QUEUES: dict[str, type[Any]] = {"prompts": GroupPrompt, "rollouts": Rollout, "verdicts": Verdict}
+HELDOUT_PREFIX = "h"  # names of held-out shards begin with it; they are claimed first, lest training starve them
+
+_RUN, _CONFIG, _STOP, _FINISHED = "run.json", "config.yaml", "stop.json", "finished.json"
+_FOLDERS = (
+    "archive",
+    "batches",
+    "checkpoints",
+    "eval/heldout",
+    "events",
+    "jobs",
+    "ledger",
+    "logs",
+    "quarantine",
+    "rendezvous",
+    "report",
+)
+
+
+class RunDir:
+    """One run's directory. Make it with `create` or `open`."""
+
+    def __init__(self, root: Path, about: dict[str, Any]) -> None:
+        self.root, self.about = root, about
+        self.run_id: str = about["run_id"]
+
+    @classmethod
+    def create(cls, root: Path, config: Config, **about: Any) -> "RunDir":
+        """A new run in `root`, which must not exist or be empty. `about` (versions, git state) goes into run.json.
+
+        Raises StoreError, and leaves nothing, where something is in the way.
+        """
+        root = Path(root).absolute()
+        _refuse_used(root)
+        temp = root.parent / f".{root.name}.{secrets.token_hex(4)}.tmp"
+        about = {**about, "run_id": secrets.token_hex(8), "name": root.name, "created": round(time.time(), 3)}
+        try:
+            with storing(root):
+                root.parent.mkdir(parents=True, exist_ok=True)
+                for folder in _FOLDERS:
+                    (temp / folder).mkdir(parents=True)
+            write_bytes(temp / _CONFIG, configs.dump(config).encode())
+            write_json(temp / _RUN, about)
+            new = cls(temp, about)
+            for name in QUEUES:
+                new.queue(name)
+            new.weights.newest()
+            _move_in(temp, root)
+        except BaseException:
+            shutil.rmtree(temp, ignore_errors=True)
+            raise
+        return cls(root, about)
+
+    @classmethod
+    def open(cls, root: Path) -> "RunDir":
+        """An existing run. Raises StoreError where there is none, CorruptFile where run.json is damaged."""
+        root = Path(root).absolute()
+        if _RUN not in list_names(root):
+            raise StoreError(f"no run in {root}", "give the directory that `start` made, or the run's name")
+        about = read_json(root / _RUN)
+        if not isinstance(about, dict) or not isinstance(about.get("run_id"), str):
+            raise CorruptFile(f"{root / _RUN} names no run id", "restore it, or start a new run")
+        return cls(root, about)
+
+    def config(self) -> Config:
+        """The resolved configuration, as it was when the run was created."""
+        return configs.load(self.config_path)
+
+    def queue(self, name: str) -> Queue[Any]:
+        """`prompts`, `rollouts` or `verdicts`, with the run's lease and attempts."""
+        store = self._store
+        return Queue(
+            self.root / "queue" / name,
+            QUEUES[name],
+            run_id=self.run_id,
+            lease_s=store.lease_s,
+            max_attempts=store.max_attempts,
+            first=HELDOUT_PREFIX,
+        )
+
+    @cached_property
+    def weights(self) -> WeightStore:
+        return WeightStore(self.root / "weights", run_id=self.run_id)
+
+    def checkpoint_dir(self, step: int) -> Path:
+        return self.checkpoints_dir / f"s{step:06d}"
+
+    def batch_path(self, step: int, generation: int) -> Path:
+        """The batch of a step. The ledger's generation is in the name: a superseded trainer overwrites nothing."""
+        return self.root / "batches" / f"s{step:06d}-g{generation:04d}.parquet"
+
+    def named_batch(self, name: str) -> Path:
+        """The batch file that a ledger entry names."""
+        return self.root / "batches" / name
+
+    def archive_path(self, first_step: int, last_step: int) -> Path:
+        return self.root / "archive" / f"s{first_step:06d}-s{last_step:06d}.parquet"
+
+    def heldout_path(self, version: int) -> Path:
+        return self.root / "eval" / "heldout" / f"v{version:06d}.parquet"
+
+    def heldout_versions(self) -> list[int]:
+        """The versions whose held-out evaluation is complete."""
+        names = list_names(self.root / "eval" / "heldout")
+        return sorted(int(n[1:-8]) for n in names if n.startswith("v") and n.endswith(".parquet") and n[1:-8].isdigit())
+
+    def events(self, role: str, job: str, **common: Any) -> EventLog:
+        """The event log of one process; one writer each."""
+        return EventLog(self.events_dir / f"{role}-{job}.jsonl", role=role, job=job, **common)
+
+    def request_stop(self, reason: str) -> None:
+        """Ask every role to finish what it holds and end."""
+        write_json(self.root / _STOP, {"reason": reason, "t": round(time.time(), 3)})
+
+    def stop_reason(self) -> str | None:
+        """Why a stop was asked for; None if it was not."""
+        stop = self._read(_STOP)
+        return None if stop is None else str(stop.get("reason", "asked to stop"))
+
+    def clear_stop(self) -> None:
+        """Take the request back, before a resume."""
+        with contextlib.suppress(FileNotFoundError), storing(self.root / _STOP):
+            os.unlink(self.root / _STOP)
+
+    def finish(self, info: dict[str, Any]) -> None:
+        """Record that the run reached its end."""
+        write_json(self.root / _FINISHED, {**info, "t": round(time.time(), 3)})
+
+    def finished(self) -> dict[str, Any] | None:
+        """What `finish` recorded; None while the run has not ended."""
+        return self._read(_FINISHED)
+
+    def set_aside(self, path: Path, reason: str) -> Path:
+        """Move a bad file or folder into quarantine/, with the reason beside it. Returns where it is now."""
+        target = self.quarantine_dir / f"{path.name}.{secrets.token_hex(4)}"
+        write_json(target.with_name(target.name + ".json"), {"was": str(path), "reason": reason})
+        with storing(target):
+            os.rename(path, target)
+        return target
+
+    def log_dir(self, role: str) -> Path:
+        """What a role's jobs print, and submitit's files about them."""
+        return self.logs_dir / role
+
+    @property
+    def path(self) -> Path:
+        return self.root
+
+    @property
+    def config_path(self) -> Path:
+        return self.root / _CONFIG
+
+    @property
+    def ledger_dir(self) -> Path:
+        return self.root / "ledger"
+
+    @property
+    def checkpoints_dir(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def batches_dir(self) -> Path:
+        return self.root / "batches"
+
+    @property
+    def archive_dir(self) -> Path:
+        return self.root / "archive"
+
+    @property
+    def events_dir(self) -> Path:
+        return self.root / "events"
+
+    @property
+    def logs_dir(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def report_dir(self) -> Path:
+        return self.root / "report"
+
+    @property
+    def quarantine_dir(self) -> Path:
+        return self.root / "quarantine"
+
+    @property
+    def jobs_dir(self) -> Path:
+        return self.root / "jobs"
+
+    @property
+    def rendezvous_dir(self) -> Path:
+        return self.root / "rendezvous"
+
+    @cached_property
+    def _store(self) -> configs.StoreConfig:
+        return self.config().store
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        if name not in list_names(self.root):
+            return None
+        try:
+            return dict(read_json(self.root / name))
+        except FileNotFoundError:
+            return None
+
+
+def _refuse_used(root: Path) -> None:
+    try:
+        with storing(root):
+            present = os.listdir(root)
+    except FileNotFoundError:
+        return
+    if _RUN in present:
+        raise StoreError(f"{root} holds a run already", "resume it, or give the new run another name (run.name)")
+    if present:
+        raise StoreError(
+            f"{root} is not empty: {', '.join(sorted(present)[:3])}",
+            "empty it, or give the run another name (run.name)",
+        )
+
+
+def _move_in(temp: Path, root: Path) -> None:
+    try:
+        os.rename(temp, root)  # replaces an empty folder, refuses any other
+    except OSError as error:
+        if temp.name in os.listdir(root.parent):
+            _refuse_used(root)
+            raise StoreError(f"cannot make {root}: {error.strerror}", "check the folder above it") from error
+    with storing(root):
+        fsync_dir(root.parent)
