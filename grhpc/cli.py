@@ -75,6 +75,11 @@ def _scale(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("tasks", type=int, help="how many tasks the role should have from now on")
 
 
+def _stop(parser: argparse.ArgumentParser) -> None:
+    _run(parser)
+    parser.add_argument("--now", action="store_true", help="do not wait: end the running tasks too")
+
+
 def _resume(parser: argparse.ArgumentParser) -> None:
     _run(parser)
     parser.add_argument("--watch", action="store_true", help="stay and show the run; Ctrl-C leaves it going")
@@ -101,11 +106,11 @@ VERBS = (
     Verb("status", "what a run does now, and what it waits for", "grhpc.report.status:command", _status),
     Verb("logs", "the ends of a run's logs", "grhpc.report.logs:command", _logs),
     Verb("scale", "change the number of rollout or verify tasks", "grhpc.verbs:scale", _scale),
-    Verb("stop", "let every role finish what it holds, then end", "grhpc.verbs:stop", _run),
+    Verb("stop", "let every role finish what it holds, then end", "grhpc.verbs:stop", _stop),
     Verb("resume", "go on with a stopped or broken run", "grhpc.start:resume", _resume),
     Verb("report", "the table and picture of a run", "grhpc.report.report:command", _report),
     Verb("audit", "prove that every admitted group is in exactly one place", "grhpc.report.audit:command", _report),
-    Verb("replay", "show a recorded step: its groups, answers and rewards", "grhpc.report.replay:command", _replay),
+    Verb("replay", "show a recorded step: its groups, answers and rewards", "grhpc.replay:command", _replay),
 )
 
 

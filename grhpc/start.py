@@ -29,14 +29,14 @@ def start(args: argparse.Namespace) -> int:
     preflight.check(config)
     launch.require(config)
     ensure_prepared(config, args.config, args.overrides)
-    run = RunDir.create(Path(config.run.dir), config, prepared=_prepared_digest(config))
+    run = RunDir.create(config.run_dir, config, prepared=_prepared_digest(config))
     try:
         jobs = launch.start(run, config)
     except GrhpcError:
         if not list(run.jobs_dir.glob("*.json")):
-            shutil.rmtree(run.path)
+            shutil.rmtree(run.root)
         raise
-    print(f"run {config.run.name} in {run.path}: " + ", ".join(f"{j.role} job {j.job_id}" for j in jobs), flush=True)
+    print(f"run {config.run.name} in {run.root}: " + ", ".join(f"{j.role} job {j.job_id}" for j in jobs), flush=True)
     return _look(run, args.watch)
 
 
@@ -44,11 +44,11 @@ def resume(args: argparse.Namespace) -> int:
     """Go on with a run that was stopped or broke: submit what does not run."""
     run = find_run(args.run)
     if run.finished():
-        print(f"{run.path.name} is finished; its result: python submit.py report {run.path.name}")
+        print(f"{run.root.name} is finished; its result: python submit.py report {run.root.name}")
         return 0
     config = run.config()
     about = _prepared_digest(config)
-    if run.about().get("prepared", about) != about:
+    if run.about.get("prepared", about) != about:
         raise DataError(
             f"the prompts in {config.data.prepared} are not those this run began with", "put the prepared folder back"
         )
@@ -85,15 +85,15 @@ def is_run(folder: Path) -> bool:
 
 
 def _again(run: RunDir, stay: bool) -> int:
-    name = run.path.name
+    name = run.root.name
     if run.finished():
-        print(f"{run.path} is finished. To run again: --set run.name={name}-2, or remove {run.path}. Its result:")
+        print(f"{run.root} is finished. To run again: --set run.name={name}-2, or remove {run.root}. Its result:")
         return _look(run, True)
     if control.live_jobs(run):
-        print(f"{name} is already running in {run.path}", flush=True)
+        print(f"{name} is already running in {run.root}", flush=True)
         return _look(run, stay)
     raise ConfigError(
-        f"{run.path} is in use by a run that is not finished, and none of its jobs runs",
+        f"{run.root} is in use by a run that is not finished, and none of its jobs runs",
         f"go on with it: python submit.py resume {name}; or name another: --set run.name={name}-2",
     )
 
@@ -101,7 +101,7 @@ def _again(run: RunDir, stay: bool) -> int:
 def _look(run: RunDir, stay: bool) -> int:
     if stay:
         return watch(run)
-    print(f"look: python submit.py status {run.path} --watch")
+    print(f"look: python submit.py status {run.root} --watch")
     return 0
 
 

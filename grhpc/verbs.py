@@ -24,14 +24,13 @@ def plan(args: argparse.Namespace) -> int:
 
 
 def scale(args: argparse.Namespace) -> int:
-    for line in control.scale(find_run(args.run), args.role, args.tasks):
-        print(line)
+    print("\n".join(control.scale(find_run(args.run), args.role, args.tasks)))
     return 0
 
 
 def stop(args: argparse.Namespace) -> int:
-    for line in control.stop(find_run(args.run)):
-        print(line)
+    print("\n".join(control.stop(find_run(args.run), now=args.now)))
+    print(f"look: python submit.py status {args.run}; go on: python submit.py resume {args.run}")
     return 0
 
 

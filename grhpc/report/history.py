@@ -3,16 +3,16 @@
 Does not know: how it is shown, SLURM. Invariant: a step that was replayed after a resume counts once, as it was last.
 """
 
-import re
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from grhpc.data import tiny
-from grhpc.records import DECISIONS, YES, Verdict
+from grhpc.records import DECISIONS, YES, Trained, Verdict
+from grhpc.store.atomic import list_names
 from grhpc.store.events import read_events
+from grhpc.store.ledger import LedgerState
 from grhpc.store.rundir import RunDir
 from grhpc.store.shard import read_shard
 
@@ -53,7 +53,7 @@ def read_history(run: RunDir) -> History:
     times = [e["t"] for e in events if "t" in e]
     return History(
         steps=last_steps(events),
-        heldout={version: judged(read_heldout(run, version), oracle) for version in heldout_versions(run)},
+        heldout={version: judged(read_heldout(run, version), oracle) for version in run.heldout_versions()},
         seconds=seconds_by_role(events),
         tokens={role: sum(e.get("tokens") or 0 for e in shards_of(events, role)) for role in ("rollout",)},
         began_s=min(times, default=None),
@@ -73,7 +73,7 @@ def shards_of(events: list[Event], role: str) -> list[Event]:
 
 def seconds_by_role(events: list[Event]) -> dict[str, dict[str, float]]:
     """Task-seconds of each role, by what they were spent on."""
-    spent: dict[str, Counter[str]] = {"train": Counter(), "rollout": Counter(), "verify": Counter()}
+    spent: dict[str, defaultdict[str, float]] = {role: defaultdict(float) for role in ("train", "rollout", "verify")}
     for event in events:
         kind, role = event.get("event"), event.get("role", "")
         if kind == "step":
@@ -86,19 +86,22 @@ def seconds_by_role(events: list[Event]) -> dict[str, dict[str, float]]:
     return {role: {part: s for part, s in parts.items() if s} for role, parts in spent.items()}
 
 
-def heldout_versions(run: RunDir) -> list[int]:
-    folder = run.heldout_path(0).parent
-    if not folder.is_dir():
-        return []
-    found = (re.fullmatch(r"v(\d+)\.parquet", path.name) for path in folder.iterdir())
-    return sorted(int(match.group(1)) for match in found if match)
-
-
 def read_heldout(run: RunDir, version: int) -> list[Verdict]:
-    return read_shard(Path(run.heldout_path(version)), Verdict, run_id=run.run_id)
+    return read_shard(run.heldout_path(version), Verdict, run_id=run.run_id)
 
 
-def judged(verdicts: list[Verdict], oracle: Oracle | None) -> Judged:
+def last_judged_batch(run: RunDir, ledger: LedgerState) -> Judged | None:
+    """The newest step's recorded batch against the truth; None where it is archived or there is no oracle."""
+    oracle = ORACLES.get(run.config().evaluate.oracle)
+    if oracle is None or not ledger.steps:
+        return None
+    path = run.named_batch(ledger.steps[max(ledger.steps)].batch)
+    if path.name not in list_names(path.parent):
+        return None
+    return judged(read_shard(path, Trained, run_id=run.run_id), oracle)
+
+
+def judged(verdicts: Sequence[Verdict], oracle: Oracle | None) -> Judged:
     """Count decisions and, given an oracle, hold them against the truth."""
     truths = [oracle(v.question, v.extracted or "") for v in verdicts] if oracle else [None] * len(verdicts)
     accepted = [v.decision == YES for v in verdicts]

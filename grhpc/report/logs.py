@@ -1,0 +1,77 @@
+"""The ends of a run's logs, made safe for a terminal.
+
+Does not know: what the logs mean. Invariant: a log's bytes never reach the terminal as control characters.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+from grhpc.errors import GrhpcError
+from grhpc.report.find import find_run
+from grhpc.report.text import printable
+from grhpc.store.rundir import RunDir
+
+ROLES = ("train", "rollout", "verify")
+MOST_FILES = 8  # of one role: the newest
+TAIL_BYTES = 64 * 1024
+FOLLOW_S = 0.5
+
+
+def command(args: argparse.Namespace) -> int:
+    """The verb."""
+    run = find_run(args.run)
+    if args.role and args.role not in ROLES:
+        raise GrhpcError(f"no role {args.role!r}", f"roles: {', '.join(ROLES)}")
+    roles = (args.role,) if args.role else ROLES
+    files = [path for role in roles for path in log_files(run, role)]
+    for path in files:
+        print(f"== {path}")
+        print("\n".join(tail(path, args.lines)))
+    if not files:
+        print(f"no log in {run.root} yet")
+    if args.follow:
+        _follow(run, roles, {path: path.stat().st_size for path in files})
+    return 0
+
+
+def log_files(run: RunDir, role: str) -> list[Path]:
+    """The role's newest logs, the newest last."""
+    folder = run.logs_dir / role
+    found = [path for path in folder.rglob("*") if path.suffix in (".out", ".err", ".log")] if folder.is_dir() else []
+    return sorted(found, key=lambda path: path.stat().st_mtime)[-MOST_FILES:]
+
+
+def log_end(run: RunDir, role: str, num_lines: int = 20) -> list[str]:
+    """The end of the role's newest log that is not empty."""
+    for path in reversed(log_files(run, role)):
+        lines = tail(path, num_lines)
+        if lines:
+            return [f"{path}:", *lines]
+    return ["no log"]
+
+
+def tail(path: Path, num_lines: int) -> list[str]:
+    """The last lines of a file, printable."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - TAIL_BYTES))
+        text = file.read().decode(errors="replace")
+    return [printable(line) for line in text.splitlines()[-num_lines:]]
+
+
+def _follow(run: RunDir, roles: tuple[str, ...], seen: dict[Path, int]) -> None:
+    """Print what is added, until Ctrl-C or the run's end."""
+    while True:
+        for role in roles:
+            for path in log_files(run, role):
+                with path.open("rb") as file:
+                    file.seek(seen.get(path, 0))
+                    whole = file.read().rpartition(b"\n")[0]
+                if whole:
+                    seen[path] = seen.get(path, 0) + len(whole) + 1
+                    for line in whole.decode(errors="replace").splitlines():
+                        print(f"{role} {path.stem} | {printable(line)}", flush=True)
+        if run.finished():
+            return
+        time.sleep(FOLLOW_S)

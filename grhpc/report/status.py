@@ -1,0 +1,176 @@
+"""What a run does now: SLURM's view of its jobs joined with the run directory's.
+
+One question to SLURM, the ends of the event files, the ledger, the queues' listings: a run of 1,000 tasks answers
+within a second. Does not know: how a run is launched or trained. Invariant: reads only; the result is plain JSON.
+"""
+
+import argparse
+import json
+import time
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+
+from grhpc.cluster import states
+from grhpc.cluster.sacct import JobState, tasks_of
+from grhpc.report.alive import may_live
+from grhpc.report.find import find_run
+from grhpc.report.text import duration, number, one_line, percent
+from grhpc.report.watch import watch
+from grhpc.store.atomic import list_names, to_json
+from grhpc.store.events import read_events
+from grhpc.store.ledger import LedgerState, read_ledger
+from grhpc.store.rundir import RunDir
+
+TAIL_BYTES = 4096  # of each event file: the last handful of events
+QUEUES = ("prompts", "rollouts", "verdicts")
+SHOWN = 8  # waits and failures listed for people; the JSON has all
+Status = dict[str, Any]
+
+
+def command(args: argparse.Namespace) -> int:
+    """The verb."""
+    run = find_run(args.run)
+    if args.watch:
+        return watch(run)
+    found = status(run)
+    print(json.dumps(found, indent=1) if args.json else "\n".join(lines(found)))
+    return 0
+
+
+def status(run: RunDir) -> Status:
+    """Everything about the run now. Raises StoreError, CorruptFile for a run directory that cannot be read."""
+    config, now = run.config(), time.time()
+    ledger = read_ledger(run.ledger_dir, run_id=run.run_id)
+    events = read_events(run.events_dir, tail_bytes=TAIL_BYTES)
+    jobs = tasks_of(run, now)
+    step = max((e for e in events if e["event"] == "step"), key=lambda e: e["step"], default={})
+    found = {
+        "run": run.root.name,
+        "path": str(run.root),
+        "run_id": run.run_id,
+        "state": _state(run, jobs),
+        "step": ledger.last_step,
+        "steps": config.train.steps,
+        "version": _newest_version(run),
+        "groups": _groups(ledger),
+        "queues": {name: run.queue(name).counts() for name in QUEUES},
+        "last_step": step,
+        "jobs": [asdict(job) for job in jobs],
+        "roles": _roles(jobs, events),
+        "waits": _waits(events, jobs, now),
+        "failures": _failures(run, events),
+    }
+    found["next"] = _next(found, jobs, config.cluster.executor)
+    plain: Status = json.loads(to_json(found))
+    return plain
+
+
+def lines(found: Status) -> list[str]:
+    """The status for people."""
+    step, groups = found["last_step"], found["groups"]
+    text = [
+        f"{found['run']}: {found['state']}, step {found['step']} of {found['steps']}, weights {found['version']}",
+        f"groups: {groups['admitted']} admitted, {groups['in_flight']} in flight, {groups['trained']} trained, "
+        + (", ".join(f"{num} dropped ({reason})" for reason, num in groups["dropped"].items()) or "none dropped"),
+    ]
+    for name, counts in found["queues"].items():
+        text.append(f"queue {name}: " + ", ".join(f"{num} {state}" for state, num in counts.items()))
+    if step:
+        text.append(
+            f"last step: reward {number(step.get('reward_mean'))}, accepted {percent(step.get('accept_rate'))}, "
+            f"staleness {number(step.get('staleness_mean'), 2)} (at most {step.get('staleness_max', '–')}), "
+            f"waited {duration(step.get('wait_s') or 0)}, trained {duration(step.get('train_s') or 0)}, "
+            f"duplicates {step.get('duplicates', 0)}"
+        )
+    for role, seen in found["roles"].items():
+        states = ", ".join(f"{num} {state}" for state, num in seen["states"].items()) or "no job"
+        text.append(f"{role}: {states}; last heard {seen['heard']}")
+    text += [
+        f"waiting: {w['role']} {w['job']} for {w['for']}, {duration(w['seconds'])}" for w in found["waits"][:SHOWN]
+    ]
+    text += [f"failed: {f['what']}: {one_line(f['problem'], 160)}" for f in found["failures"][-SHOWN:]]
+    return [*text, f"next: {found['next']}"]
+
+
+def _state(run: RunDir, jobs: list[JobState]) -> str:
+    if run.finished():
+        return "finished"
+    live = any(may_live(job) for job in jobs)
+    if run.stop_reason():
+        return "stopping" if live else "stopped"
+    if not live:
+        return "broken off"
+    return "queued" if all(job.kind != states.RUNNING for job in jobs) else "running"
+
+
+def _newest_version(run: RunDir) -> int | None:
+    newest = run.weights.newest()
+    return None if newest is None else newest.version
+
+
+def _groups(ledger: LedgerState) -> dict[str, Any]:
+    fates = Counter(
+        fate.partition(":")[2] if fate.startswith("dropped") else "trained" for fate in ledger.fates.values()
+    )
+    trained = fates.pop("trained", 0)
+    open_groups = ledger.next_group - len(ledger.fates)
+    return {"admitted": ledger.next_group, "in_flight": open_groups, "trained": trained, "dropped": dict(fates)}
+
+
+def _roles(jobs: list[JobState], events: list[dict[str, Any]]) -> dict[str, Any]:
+    roles = {}
+    for role in ("train", "rollout", "verify"):
+        last = next((e for e in reversed(events) if e.get("role") == role), None)
+        heard = f"{last['event']} {duration(max(0.0, time.time() - last['t']))} ago" if last else "never"
+        states = Counter(job.state for job in jobs if job.role == role)
+        roles[role] = {"states": dict(states), "heard": heard}
+    return roles
+
+
+def _waits(events: list[dict[str, Any]], jobs: list[JobState], now: float) -> list[dict[str, Any]]:
+    """Who waits: jobs in SLURM's queue with its reason, tasks whose newest event is that they wait."""
+    waits = [
+        {"role": j.role, "job": j.job_id, "for": f"SLURM ({j.reason or j.state})", "seconds": now - j.since_s}
+        for j in jobs
+        if j.kind in (states.WAITING, states.RETURNING)
+    ]
+    newest = {(e.get("role"), e.get("job")): e for e in events}
+    for (role, job), event in newest.items():
+        if event["event"] == "waiting":
+            since = event.get("since_s") or event["t"]
+            waits.append({"role": role, "job": job, "for": event.get("for", "?"), "seconds": max(0.0, now - since)})
+    return sorted(waits, key=lambda wait: -wait["seconds"])
+
+
+def _failures(run: RunDir, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Errors that tasks reported, shards that were given up, files that were set aside."""
+    failures = [
+        {"what": f"{e.get('role')} {e.get('job')}", "problem": str(e.get("problem", ""))}
+        for e in events
+        if e["event"] == "error"
+    ]
+    for name in QUEUES:
+        for shard in run.queue(name).failed():
+            failures.append(
+                {"what": f"shard {name}/{shard.name}", "problem": f"attempt {shard.attempts}: {shard.reason}"}
+            )
+    failures += [{"what": f"quarantine/{name}", "problem": "set aside"} for name in list_names(run.quarantine_dir)]
+    return failures
+
+
+def _next(found: Status, jobs: list[JobState], executor: str) -> str:
+    """The one thing a person would do now."""
+    name, state = found["run"], found["state"]
+    if state == "finished":
+        return f"python submit.py report {name}"
+    if state in ("broken off", "stopped"):
+        return f"python submit.py logs {name}, then python submit.py resume {name}"
+    missing = [role for role in ("train", "rollout", "verify") if not any(may_live(j) for j in jobs if j.role == role)]
+    if missing and state == "running":
+        return f"no {' and no '.join(missing)} task is there: python submit.py resume {name}"
+    if state == "queued" and executor == "slurm":
+        return "wait for SLURM, or look at the reason with squeue"
+    if found["queues"]["prompts"]["failed"] + found["queues"]["rollouts"]["failed"]:
+        return f"shards failed: python submit.py logs {name} rollout, and verify"
+    return f"nothing; to watch: python submit.py status {name} --watch"

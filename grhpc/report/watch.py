@@ -1,0 +1,199 @@
+"""Show a run until it ends: a live display on a terminal, one line a step elsewhere; at the end its table and picture.
+
+The wait is bounded by the jobs: it ends when the run is finished, when it was stopped, or when a role is gone, and then
+says which and shows the end of its log. Ctrl-C leaves the run going.
+Does not know: how events come. Invariant: reads the run, never changes it (the report at the end aside).
+"""
+
+import time
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from grhpc.records import DECISIONS
+from grhpc.report.follow import ROLES, Following
+from grhpc.report.history import Event
+from grhpc.report.logs import log_end
+from grhpc.report.picture import Curve, as_characters
+from grhpc.report.report import as_text, make
+from grhpc.report.text import duration, number, one_line, percent
+from grhpc.store.rundir import RunDir
+
+POLL_S = 0.5
+STILL_HERE_S = 60.0  # without a terminal: how long without a word before one line says what is waited for
+ROWS_SHOWN = 10
+
+
+def watch(run: RunDir) -> int:
+    """Show the run to its end. 0 finished or stopped, 1 a role is gone, 130 Ctrl-C."""
+    console = Console(highlight=False, soft_wrap=True)
+    following = Following(run)
+    try:
+        ended = _on_terminal(console, following) if console.is_terminal else _on_lines(console, following)
+    except KeyboardInterrupt:
+        name = run.root.name
+        console.print(
+            f"\nThe run goes on. Look again: python submit.py status {name} --watch"
+            f"\nStop it: python submit.py stop {name}",
+            markup=False,
+        )
+        return 130
+    if ended == "finished":
+        console.print(as_text(make(run)), markup=False)
+        return 0
+    if ended == "stopped":
+        console.print(f"stopped at step {following.last_step}: {run.stop_reason()}", markup=False)
+        return 0
+    _explain_gone(console, following)
+    return 1
+
+
+def _on_terminal(console: Console, following: Following) -> str:
+    with Live(console=console, refresh_per_second=4, transient=True) as live:
+        while True:
+            following.poll()
+            live.update(_display(following))
+            ended = _ended(following)
+            if ended:
+                return ended
+            time.sleep(POLL_S)
+
+
+def _on_lines(console: Console, following: Following) -> str:
+    said_s = time.monotonic()
+    while True:
+        lines = [line for event in following.poll() if (line := _line(event, following))]
+        for line in lines:
+            console.print(line, markup=False)
+        if lines:
+            said_s = time.monotonic()
+        elif time.monotonic() - said_s > STILL_HERE_S:
+            said_s = time.monotonic()
+            doing = "; ".join(f"{role}: {following.doing(role)}" for role in ROLES)
+            console.print(f"step {following.last_step} of {following.total_steps}; {doing}", markup=False)
+        ended = _ended(following)
+        if ended:
+            return ended
+        time.sleep(POLL_S)
+
+
+def _ended(following: Following) -> str:
+    """Empty while the run goes on."""
+    if following.run.finished():
+        return "finished"
+    if following.gone_roles():
+        return "stopped" if following.run.stop_reason() and not following.any_live() else "gone"
+    return ""
+
+
+def _line(event: Event, following: Following) -> str:
+    """An event as one line, or nothing where it is not worth one."""
+    who = f"{event.get('role', '')} {event.get('job', '')}".strip()
+    match event["event"]:
+        case "start" | "drain" | "stop" | "resume" | "finish":
+            return f"{who}: {event['event']} {one_line(str(event.get('reason', '')))}".rstrip()
+        case "ready":
+            return f"{who}: ready after {duration(time.time() - following.began_s)}"
+        case "error":
+            return f"{who}: error: {one_line(str(event.get('problem', '')), 300)}"
+        case "step":
+            return _step_line(event, following.total_steps)
+        case "heldout":
+            judged = following.heldout[event["version"]]
+            true = "" if judged.true is None else f", true {percent(judged.true)}"
+            return f"held-out at weights {event['version']}: accepted {percent(judged.accepted)}{true}"
+    return ""
+
+
+def _step_line(event: Event, total: int) -> str:
+    decisions = event.get("decisions") or {}
+    verdicts = ", ".join(f"{decisions.get(d, 0)} {d}" for d in DECISIONS)
+    return (
+        f"step {event['step']:>4} of {total}: reward {number(event.get('reward_mean'))}, "
+        f"accepted {percent(event.get('accept_rate'))} ({verdicts}), "
+        f"{number(event.get('response_tokens_mean'), 1)} tokens, staleness {number(event.get('staleness_mean'), 2)}, "
+        f"waited {number(event.get('wait_s'), 1)} s, trained {number(event.get('train_s'), 1)} s"
+    )
+
+
+def _display(following: Following) -> RenderableType:
+    done, total = following.last_step, following.total_steps
+    elapsed = time.time() - following.began_s
+    head = Table.grid(padding=(0, 1))
+    head.add_row(
+        Text(f"{following.run.root.name}: step {done} of {total}", style="bold"),
+        ProgressBar(total=total, completed=done, width=40),
+        Text(f"{duration(elapsed)} watched{_remaining(following)}"),
+    )
+    parts: list[RenderableType] = [head, _role_table(following)]
+    if following.steps:
+        parts += [_step_table(following), Text("\n".join(as_characters(_curves(following), height=9)))]
+    if following.errors:
+        parts.append(Text(f"error: {one_line(str(following.errors[-1].get('problem', '')), 200)}", style="red"))
+    parts.append(Text("Ctrl-C leaves the run going.", style="dim"))
+    return Group(*parts)
+
+
+def _remaining(following: Following) -> str:
+    """An estimate from the newest steps' pace."""
+    times = [float(event["t"]) for _, event in sorted(following.steps.items())][-6:]
+    if len(times) < 2:
+        return ""
+    pace = (times[-1] - times[0]) / (len(times) - 1)
+    return f", about {duration(pace * (following.total_steps - following.last_step))} to go"
+
+
+def _role_table(following: Following) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    spent = following.seconds()
+    for role in ROLES:
+        time_by_part = ", ".join(f"{part} {duration(s)}" for part, s in spent.get(role, {}).items())
+        table.add_row(
+            Text(role, style="cyan"), Text(one_line(following.doing(role), 60)), Text(time_by_part, style="dim")
+        )
+    return table
+
+
+def _step_table(following: Following) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("step", "reward", "accepted", "held-out true", "held-out accepted", *DECISIONS, "tokens", "stale"):
+        table.add_column(name, justify="right")
+    for step, event in sorted(following.steps.items())[-ROWS_SHOWN:]:
+        heldout, verdicts = following.heldout.get(step), event.get("decisions") or {}
+        table.add_row(
+            str(step),
+            number(event.get("reward_mean")),
+            percent(event.get("accept_rate")),
+            percent(heldout.true if heldout else None),
+            percent(heldout.accepted if heldout else None),
+            *(str(verdicts.get(d, 0)) for d in DECISIONS),
+            number(event.get("response_tokens_mean"), 1),
+            number(event.get("staleness_mean"), 2),
+        )
+    return table
+
+
+def _curves(following: Following) -> list[Curve]:
+    rewards: dict[int, Any] = {step: event.get("reward_mean") for step, event in following.steps.items()}
+    return [
+        Curve("reward", rewards),
+        Curve("held-out accepted", {v: judged.accepted for v, judged in following.heldout.items()}),
+        Curve("held-out true", {v: judged.true for v, judged in following.heldout.items()}),
+    ]
+
+
+def _explain_gone(console: Console, following: Following) -> None:
+    """Which role is gone, what it said last, and what to do."""
+    run = following.run
+    for role in following.gone_roles():
+        states = {job.state for job in following.jobs if job.role == role}
+        console.print(
+            f"error: no {role} task is left ({', '.join(sorted(states))}), and the run is not finished", markup=False
+        )
+        for line in log_end(run, role):
+            console.print(f"  | {line}", markup=False)
+    console.print(f"  do: mend what the log says, then: python submit.py resume {run.root.name} --watch", markup=False)
