@@ -343,9 +343,9 @@ class Lab:
         log = f"{self.plan.root}/log/slurmd.{node}.log"
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
-                if entry.name.isdigit() and b"slurmstepd" in (entry / "cmdline").read_bytes():
-                    if any(os.readlink(fd) == log for fd in (entry / "fd").iterdir()):
-                        yield int(entry.name)
+                is_stepd = entry.name.isdigit() and b"slurmstepd" in (entry / "cmdline").read_bytes()
+                if is_stepd and any(os.readlink(fd) == log for fd in (entry / "fd").iterdir()):
+                    yield int(entry.name)
 
 
 def choose_net() -> str:

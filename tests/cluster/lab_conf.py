@@ -117,10 +117,7 @@ def _node_lines(p: Plan) -> str:
 def gres_conf(p: Plan) -> str:
     """Fake GPUs: SLURM wants character devices, and takes CUDA_VISIBLE_DEVICES from the numbers in their names."""
     files = f"{p.gpu_files}[0-{p.gpus - 1}]"
-    return (
-        "AutoDetect=off\n"
-        f"NodeName=n[1-{p.num_nodes}] Name=gpu Type=h100 Flags=nvidia_gpu_env File={files}\n"
-    )
+    return f"AutoDetect=off\nNodeName=n[1-{p.num_nodes}] Name=gpu Type=h100 Flags=nvidia_gpu_env File={files}\n"
 
 
 def cgroup_conf(p: Plan) -> str:

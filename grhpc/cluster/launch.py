@@ -1,0 +1,112 @@
+"""Submit a run's roles through submitit: the trainer as one multi-task job, rollout and verify as job arrays.
+
+Consumes a run directory; produces jobs and their records. Does not know: what the roles do, the state of jobs.
+Invariant: what is submitted is written down at once, and if one role is refused, those submitted with it are cancelled.
+"""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, TypeVar
+
+import submitit
+
+from grhpc.cluster import local, processes
+from grhpc.cluster.role import ROLES, run_role
+from grhpc.cluster.sbatch import parameters, python_command, role_config
+from grhpc.cluster.submissions import Submission, record
+from grhpc.config import Config
+from grhpc.errors import ClusterError
+from grhpc.store.rundir import RunDir
+
+T = TypeVar("T")
+DEFAULT_MAX_ARRAY = 1001  # SLURM's own default
+
+
+def require(config: Config) -> None:
+    """Refuse, before anything is made, what cannot be launched from this machine. Raises ClusterError."""
+    if config.cluster.executor != "slurm":
+        return
+    for program in ("sbatch", "srun", "scancel"):
+        if shutil.which(program) is None:
+            raise ClusterError(
+                f"no {program} on PATH: this machine cannot submit to SLURM",
+                "run it on a login node, or set cluster.executor to local (`make cluster-up` makes a SLURM here)",
+            )
+
+
+def start(run: RunDir, config: Config, roles: Iterable[str] = tuple(ROLES)) -> list[Submission]:
+    """Submit the roles in the sizes of the configuration. Raises ClusterError, and then leaves no job behind."""
+    return submit(run, config, {role: role_config(config, role).tasks for role in roles})
+
+
+def submit(run: RunDir, config: Config, tasks: dict[str, int]) -> list[Submission]:
+    """Submit so many tasks of each role (the trainer: one job). Raises ClusterError, and then leaves no job behind."""
+    require(config)
+    done: list[Submission] = []
+    try:
+        for role, count in tasks.items():
+            count = min(count, 1) if role == "train" else count
+            if count and config.cluster.executor == "local":
+                done += local.submit(run, role, count)
+            elif count:
+                _submit_slurm(run, config, role, count, done)
+    except BaseException:
+        processes.kill([s for s in done if s.executor == "local"])
+        scancel([s.job_id for s in done if s.executor == "slurm"])
+        raise
+    return done
+
+
+def scancel(job_ids: list[str], states: tuple[str, ...] = ()) -> None:
+    """scancel, a few hundred ids at a time; jobs that have ended already are no error."""
+    for first in range(0, len(job_ids), 200):
+        for state in states or ("",):
+            words = ["scancel", *([f"--state={state}"] if state else []), *job_ids[first : first + 200]]
+            done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+            problem = done.stderr.strip().splitlines()
+            if done.returncode and problem and not re.search("Invalid job id|already comple", done.stderr):
+                raise ClusterError(f"scancel failed: {problem[-1]}", "cancel the jobs by hand; `status` lists them")
+
+
+def max_array_size() -> int:
+    """The most tasks one array may have: SLURM caps the index, which counts from 0."""
+    try:
+        text = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, timeout=60).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        text = ""
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", text, re.MULTILINE)
+    return max(1, int(found.group(1)) if found else DEFAULT_MAX_ARRAY)
+
+
+def _submit_slurm(run: RunDir, config: Config, role: str, count: int, done: list[Submission]) -> None:
+    asked = role_config(config, role)
+    limit = max_array_size() if count > 1 else 1
+    chunks = [min(limit, count - first) for first in range(0, count, limit)]
+    wanted = parameters(f"{config.run.name}-{role}", run.run_id, asked)
+    wanted["array_parallelism"] = max(1, (asked.max_concurrent or count) // len(chunks))
+
+    def send(size: int) -> Any:
+        executor = submitit.SlurmExecutor(run.log_dir(role), python=python_command(asked))
+        executor.update_parameters(**wanted)
+        return executor.map_array(run_role, [role] * size, [str(run.path)] * size)
+
+    for size in chunks:
+        jobs = _refusals_named(role, partial(send, size))
+        job_id = jobs[0].job_id.partition("_")[0]
+        done.append(Submission("slurm", role, job_id, tasks=size if size > 1 else 0))
+        record(run.jobs_dir, done[-1])
+
+
+def _refusals_named(role: str, call: Callable[[], T]) -> T:
+    """submitit's and sbatch's refusals as one line and a remedy."""
+    try:
+        return call()
+    except (RuntimeError, ValueError, OSError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        said = next((line for line in lines if "sbatch: error" in line), lines[0] if lines else type(error).__name__)
+        raise ClusterError(
+            f"the {role} job was refused: {said}", f"mend cluster.{role} in the configuration; `doctor` checks it"
+        ) from error

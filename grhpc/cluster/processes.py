@@ -1,0 +1,49 @@
+"""The local executor's jobs as processes of this machine: do they live, and end them.
+
+Does not know: submitit, roles. Invariant: a process is only ever signalled if its pid and its start time are the
+recorded ones.
+"""
+
+import os
+import signal
+
+import psutil
+
+from grhpc.cluster.job import start_ticks
+from grhpc.cluster.submissions import Submission
+
+KILL_WAIT_S = 10.0
+
+
+def is_here(submission: Submission) -> bool:
+    """Whether the job runs, if it runs at all, on this machine."""
+    return submission.host == os.uname().nodename
+
+
+def is_live(submission: Submission) -> bool:
+    """Whether the job's controller still runs; what runs on another machine is taken to live."""
+    if not is_here(submission):
+        return True
+    pid = int(submission.job_id)
+    if not submission.started or start_ticks(pid) != submission.started:
+        return False
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def kill(submissions: list[Submission], wait_s: float = KILL_WAIT_S) -> None:
+    """TERM to the jobs' tasks, and after `wait_s` KILL to what is left, as SLURM does."""
+    trees: list[psutil.Process] = []
+    for submission in submissions:
+        if is_here(submission) and is_live(submission):
+            controller = psutil.Process(int(submission.job_id))
+            trees += [*controller.children(recursive=True), controller]
+            os.kill(controller.pid, signal.SIGTERM)  # the controller passes it on to its tasks
+    _, left = psutil.wait_procs(trees, timeout=wait_s)
+    for process in left:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue

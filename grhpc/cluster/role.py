@@ -1,0 +1,146 @@
+"""What runs inside a job: one role, told who it is and how long it may live.
+
+    python -m grhpc.cluster.role ROLE RUN_DIR
+
+The same call stands in slurm/*.sbatch and, through submitit, in what `launch` submits. The role is found by its dotted
+name in ROLES, the one arrow of the house that imports cannot show.
+
+The exit code tells the batch script what to do: 0 the task is over; AGAIN it wants to come back (it drained because its
+allocation ends or was preempted); FINAL a person must act first; anything else a crash, worth another try.
+
+Does not know: what a role does. Invariant: nothing heavy is imported at module level, because child processes that
+Megatron and vLLM spawn import the main module again.
+"""
+
+import ctypes
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from grhpc.cluster.job import LOCAL, SLURM, Job, ask_end_s, current
+from grhpc.cluster.rendezvous import meet
+from grhpc.errors import ClusterError, ConfigError, DataError, ForeignFile, GrhpcError, Superseded
+from grhpc.lifetime import Lifetime
+from grhpc.store.rundir import RunDir
+
+ROLES = {
+    "train": "grhpc.train.worker:main",
+    "rollout": "grhpc.rollout.worker:main",
+    "verify": "grhpc.verify.worker:main",
+}
+FINAL, AGAIN = 2, 75  # 75 is EX_TEMPFAIL, and what many sites list in slurm.conf's RequeueExit
+_HOPELESS = (ConfigError, DataError, ForeignFile, Superseded, ClusterError)
+_PR_SET_PDEATHSIG = 1
+
+
+def run_role(role: str, run_dir: str) -> None:
+    """Run one role to its end in this process; SystemExit with the code above unless all is well."""
+    job = current()
+    if job.kind == LOCAL:
+        _die_with_parent(int(job.id))
+    life = Lifetime(job=job.name, restart=job.restart, end_s=job.end_s)
+    _install_signals(life)
+    code = _run(role, RunDir.open(Path(run_dir)), job, life)
+    if code:
+        raise SystemExit(code)
+
+
+def find_role(role: str) -> Callable[[Path, Lifetime], None]:
+    """The role's main function. Raises ClusterError for a name that is not in the table."""
+    if role not in ROLES:
+        raise ClusterError(f"no such role: {role!r}", f"choose one of: {', '.join(ROLES)}")
+    module, _, function = ROLES[role].partition(":")
+    found: Callable[[Path, Lifetime], None] = getattr(importlib.import_module(module), function)
+    return found
+
+
+def _run(role: str, run: RunDir, job: Job, life: Lifetime) -> int:
+    try:
+        if run.finished() or run.stop_reason():
+            return 0
+        _set_place(role, run, job, life)
+        find_role(role)(run.path, life)
+    except Exception as error:  # the process's outermost frame: whatever went wrong is said once, here
+        name = life.job if job.rank == 0 else f"{life.job}-rank{job.rank}"
+        problem = error.problem if isinstance(error, GrhpcError) else f"{type(error).__name__}: {error}"
+        run.events(role, name).emit("error", problem=problem, restart=job.restart)
+        if isinstance(error, _HOPELESS):
+            print(f"error: {error.problem}\n  {error.remedy}", file=sys.stderr, flush=True)
+            return FINAL
+        raise
+    wants_back = life.draining and job.kind == SLURM and not run.finished() and not run.stop_reason()
+    return AGAIN if wants_back else 0
+
+
+def _set_place(role: str, run: RunDir, job: Job, life: Lifetime) -> None:
+    """Tell a trainer's rank where its siblings are, and the tasks of another role which part of the node is theirs."""
+    if role != "train":
+        life.end_s = life.end_s if life.end_s is not None else ask_end_s(job)
+        if job.world_size > 1:
+            life.job = f"{life.job}.{job.rank}"
+            _take_share_of_devices(job)
+        return
+    meeting = meet(run.rendezvous_dir, job)
+    life.end_s = meeting.end_s
+    os.environ.update(
+        RANK=str(job.rank),
+        WORLD_SIZE=str(job.world_size),
+        LOCAL_RANK=str(job.local_rank),
+        LOCAL_WORLD_SIZE=str(job.local_size),
+        MASTER_ADDR=meeting.host,
+        MASTER_PORT=str(meeting.port),
+    )
+
+
+def _take_share_of_devices(job: Job) -> None:
+    """Engines that share a node each see their own GPUs, in equal shares."""
+    devices = [d for d in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if d]
+    share = len(devices) // job.local_size
+    if share:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices[job.local_rank * share : (job.local_rank + 1) * share])
+
+
+def _install_signals(life: Lifetime) -> None:
+    """USR2 is SLURM's warning (NCCL catches USR1), TERM comes with preemption and scancel: both ask for a drain.
+
+    Installed over submitit's own handlers, which would pickle and requeue behind our back.
+    """
+
+    def drain(number: int, frame: FrameType | None) -> None:
+        life.drain(f"signal {signal.Signals(number).name}")
+
+    for number in (signal.SIGUSR2, signal.SIGTERM):
+        signal.signal(number, drain)
+    signal.signal(signal.SIGCONT, signal.SIG_DFL)
+
+
+def _die_with_parent(controller: int) -> None:
+    """On Linux: when the local controller is gone, so are we, and no orphaned engine keeps a core or a GPU."""
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() == 1 and controller != 1:
+        os._exit(1)
+
+
+def main(words: list[str]) -> int:
+    """`ROLE RUN_DIR`; the exit code."""
+    if len(words) != 2:
+        print(f"usage: python -m grhpc.cluster.role {{{','.join(ROLES)}}} RUN_DIR", file=sys.stderr)
+        return FINAL
+    try:
+        run_role(words[0], words[1])
+    except GrhpcError as error:
+        print(f"error: {error.problem}\n  {error.remedy}", file=sys.stderr)
+        return FINAL
+    except SystemExit as done:
+        return int(done.code or 0)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,178 @@
+"""The state of a run's jobs: one sacct call for all of them, or one squeue call where there is no accounting.
+
+Consumes the run's submissions; produces one JobState a task, local jobs in the same form. Does not know: what roles
+do. Invariant: one call, however many jobs; no answer is `unknown`, never an end.
+"""
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from grhpc.cluster import states
+from grhpc.cluster.processes import is_live
+from grhpc.cluster.submissions import Submission, read_submissions
+from grhpc.store.rundir import RunDir
+
+LAG_S = 120.0  # accounting may not know a job yet for so long after its submission
+RETURN_S = 1800.0  # a job that SLURM was to requeue and that is not back after so long is not coming back
+_SACCT_FIELDS = ("JobID", "State", "ExitCode", "Submit", "Start", "End", "NodeList", "Reason")
+_SQUEUE_FORMAT = "%i|%T||%V|%S|%e|%N|%r"
+
+
+@dataclass(frozen=True)
+class JobState:
+    """One task. `state` is SLURM's own word, `kind` one of states.KINDS; times are `time.time()` seconds or None.
+
+    `restarts` counts how often the same job id began anew. `exit_code` is SLURM's "code:signal", empty where unknown.
+    """
+
+    job_id: str
+    role: str = ""
+    executor: str = "slurm"
+    state: str = "UNKNOWN"
+    kind: str = states.UNKNOWN
+    restarts: int = 0
+    exit_code: str = ""
+    node: str = ""
+    reason: str = ""
+    submitted_s: float = 0.0
+    started_s: float | None = None
+    ended_s: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The task's name in events and logs."""
+        return self.job_id if self.executor == "slurm" else f"{self.executor}-{self.job_id}"
+
+    @property
+    def live(self) -> bool:
+        return self.kind in states.LIVE
+
+    @property
+    def running(self) -> bool:
+        return self.kind == states.RUNNING
+
+    @property
+    def since_s(self) -> float:
+        """Since when it has been in its state, as far as that is known."""
+        if self.running:
+            return self.started_s or self.submitted_s
+        return self.submitted_s if self.live else self.ended_s or self.submitted_s
+
+
+def job_states(run: RunDir) -> list[dict[str, Any]]:
+    """Every task that was ever submitted for the run, in the order of submission, as plain rows for `status`."""
+    return [
+        {**asdict(t), "job": t.name, "live": t.live, "running": t.running, "since_s": t.since_s} for t in tasks_of(run)
+    ]
+
+
+def tasks_of(run: RunDir, now_s: float | None = None) -> list[JobState]:
+    """Every task that was ever submitted for the run, in the order of submission."""
+    now_s = time.time() if now_s is None else now_s
+    submissions = read_submissions(run.jobs_dir)
+    known = ask_slurm([s for s in submissions if s.executor == "slurm"])
+    found: list[JobState] = []
+    for submission in submissions:
+        if submission.executor == "local":
+            found.append(_local_state(submission))
+            continue
+        for job_id in submission.task_ids():
+            state = known.get(job_id) or _not_known(job_id, submission, now_s)
+            found.append(replace(_judge_age(state, now_s), role=submission.role))
+    return found
+
+
+def ask_slurm(submissions: list[Submission]) -> dict[str, JobState]:
+    """The states by task id, from sacct, else from squeue; empty where neither answers."""
+    if not submissions:
+        return {}
+    since = time.strftime("%Y-%m-%d", time.localtime(min(s.submitted_s for s in submissions) - 86400))
+    ids = ",".join(s.job_id for s in submissions)
+    text = _output(["sacct", "-X", "-D", "-n", "--parsable2", "-S", since, "-j", ids, "-o", ",".join(_SACCT_FIELDS)])
+    if text is None:
+        text = _output(["squeue", "-h", "-r", "--me", "--states=all", "-o", _SQUEUE_FORMAT])
+    wanted = {s.job_id for s in submissions}
+    parsed = parse(text or "")
+    return {job_id: state for job_id, state in parsed.items() if job_id.partition("_")[0] in wanted}
+
+
+def parse(text: str) -> dict[str, JobState]:
+    """States by task id from lines of id|state|exit|submit|start|end|nodes|reason; an id's last line is its newest."""
+    found: dict[str, JobState] = {}
+    for line in text.splitlines():
+        fields = line.strip().split("|")
+        if len(fields) != len(_SACCT_FIELDS) or "." in fields[0]:
+            continue
+        ids, state, exit_code, submitted, started, ended, nodes, reason = fields
+        for job_id in expand(ids):
+            before = found.get(job_id)
+            found[job_id] = JobState(
+                job_id,
+                state=states.word(state) or "UNKNOWN",
+                kind=states.kind(state),
+                restarts=before.restarts + 1 if before else 0,
+                exit_code=exit_code,
+                node="" if nodes.startswith("None") else nodes,
+                reason="" if reason == "None" else reason,
+                submitted_s=_seconds(submitted) or 0.0,
+                started_s=_seconds(started),
+                ended_s=_seconds(ended),
+            )
+    return found
+
+
+def expand(ids: str) -> Iterator[str]:
+    """ "7" -> 7; "7_1" -> 7_1; "7_[0-2,5%4]" (tasks that wait together) -> 7_0, 7_1, 7_2, 7_5."""
+    base, bracket, inside = ids.partition("_[")
+    if not bracket:
+        yield ids
+        return
+    for part in inside.rstrip("]").partition("%")[0].split(","):
+        numbers = re.fullmatch(r"(\d+)(?:-(\d+))?(?::(\d+))?", part.strip())
+        if numbers:
+            first, last = int(numbers[1]), int(numbers[2] or numbers[1])
+            for index in range(first, last + 1, int(numbers[3] or 1)):
+                yield f"{base}_{index}"
+
+
+def _judge_age(state: JobState, now_s: float) -> JobState:
+    late = state.kind == states.RETURNING and state.ended_s is not None and now_s - state.ended_s > RETURN_S
+    return replace(state, kind=states.FAILED) if late else state
+
+
+def _not_known(job_id: str, submission: Submission, now_s: float) -> JobState:
+    young = now_s - submission.submitted_s < LAG_S
+    state, kind = ("SUBMITTED", states.WAITING) if young else ("UNKNOWN", states.UNKNOWN)
+    return JobState(job_id, state=state, kind=kind, submitted_s=submission.submitted_s)
+
+
+def _local_state(submission: Submission) -> JobState:
+    state, kind = ("RUNNING", states.RUNNING) if is_live(submission) else ("ENDED", states.DONE)
+    return JobState(
+        submission.job_id,
+        submission.role,
+        "local",
+        state=state,
+        kind=kind,
+        node=submission.host,
+        submitted_s=submission.submitted_s,
+        started_s=submission.submitted_s,
+    )
+
+
+def _output(words: list[str]) -> str | None:
+    env = {**os.environ, "SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0"}
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, env=env, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def _seconds(text: str) -> float | None:
+    return float(text) if text.isdigit() else None

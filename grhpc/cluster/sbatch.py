@@ -1,0 +1,84 @@
+"""What each role asks of SLURM: from RoleConfig to submitit's parameters.
+
+The readable twin is slurm/*.sbatch: a test holds both to the same directives. Does not know: run directories, whether
+SLURM is there. Invariant: pure; the same configuration gives the same text.
+"""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import grhpc
+from grhpc.config import Config, RoleConfig
+
+# After the role, in the batch script: outside any container, where scontrol is, and killed at once by scancel.
+COME_BACK = [
+    "code=$?",
+    "# Back again after a drain (75) and, a few times, after a crash; 2: a person must act first.",
+    'if [ $code = 75 ] || { [ $code != 0 ] && [ $code != 2 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 10 ]; }; then',
+    '    scontrol requeue "${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}"',
+    "fi",
+    "exit $code",
+]
+
+
+def role_config(config: Config, role: str) -> RoleConfig:
+    """The cluster section of a role."""
+    found: RoleConfig = getattr(config.cluster, role)
+    return found
+
+
+def parameters(name: str, run_id: str, role: RoleConfig) -> dict[str, Any]:
+    """The keyword arguments of submitit.SlurmExecutor.update_parameters for one role of the run `name`."""
+    optional: dict[str, Any] = {
+        "partition": role.partition,
+        "account": role.account,
+        "qos": role.qos,
+        "constraint": role.constraint,
+        "exclude": role.exclude,
+        "gres": role.gres,
+        "gpus_per_node": 0 if role.gres else role.gpus_per_node,
+        "mem": "" if role.mem_gb is None else f"{round(role.mem_gb * 1024)}M",
+    }
+    return {key: value for key, value in optional.items() if value} | {
+        "job_name": name,
+        "comment": mark(run_id),
+        "time": role.time_min,
+        "nodes": role.nodes,
+        "ntasks_per_node": role.tasks_per_node,
+        "cpus_per_task": role.cpus_per_task,
+        "signal_delay_s": role.signal_s,
+        "array_parallelism": role.max_concurrent or role.tasks,
+        "setup": setup_lines(role),
+        "teardown": COME_BACK,
+        "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={role.cpus_per_task}"],
+        "stderr_to_stdout": True,
+        "wckey": None,
+        "additional_parameters": {"requeue": True, **role.extra},
+    }
+
+
+def mark(run_id: str) -> str:
+    """The job comment by which a run's jobs are known even where their submission was not written down."""
+    return f"grhpc:{run_id}"
+
+
+def setup_lines(role: RoleConfig) -> list[str]:
+    """Shell lines before the role: its environment, then the person's own lines."""
+    exports = [f"export {key}={shlex.quote(value)}" for key, value in role.env.items()]
+    root = package_root()
+    if root:
+        exports.append(f'export PYTHONPATH={shlex.quote(root)}"${{PYTHONPATH:+:$PYTHONPATH}}"')
+    return [*exports, *role.setup]
+
+
+def python_command(role: RoleConfig) -> str:
+    """The interpreter inside the job as a shell command, container prefix included."""
+    return f"{role.prefix} {role.python or shlex.quote(sys.executable)}".strip()
+
+
+def package_root() -> str:
+    """The checkout this runs from, which jobs must find too; empty where grhpc is installed."""
+    root = Path(str(grhpc.__file__)).resolve().parent.parent
+    return "" if root.name in ("site-packages", "dist-packages") else str(root)

@@ -1,0 +1,57 @@
+"""What was submitted for a run: one small file for each submission, in the run's jobs folder.
+
+Does not know: SLURM's state, submitit. Invariant: a job that is not written down here is never touched by `stop` or
+`scale`.
+"""
+
+import getpass
+import json
+import socket
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from grhpc.errors import CorruptFile
+from grhpc.store.atomic import list_names, read_json, write_json
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One job or job array. `tasks` is the array's size, 0 for a job that is no array.
+
+    For executor "local", `job_id` is the controller's process id on `host`, and `started` its start in clock ticks, so
+    that a reused process id is never taken for it; `gpus` are the devices it was given.
+    """
+
+    executor: str
+    role: str
+    job_id: str
+    tasks: int = 0
+    submitted_s: float = field(default_factory=time.time)
+    by: str = ""
+    host: str = field(default_factory=socket.gethostname)
+    started: int = 0
+    gpus: list[int] = field(default_factory=list)
+
+    def task_ids(self) -> list[str]:
+        """Every task as scancel names it."""
+        return [f"{self.job_id}_{i}" for i in range(self.tasks)] if self.tasks else [self.job_id]
+
+
+def record(directory: Path, submission: Submission) -> None:
+    """Write a submission down."""
+    directory.mkdir(parents=True, exist_ok=True)
+    name = f"{int(submission.submitted_s * 1000):013d}-{submission.role}-{submission.job_id}.json"
+    write_json(directory / name, {**asdict(submission), "by": submission.by or getpass.getuser()})
+
+
+def read_submissions(directory: Path) -> list[Submission]:
+    """All submissions of the run, oldest first. Raises CorruptFile."""
+    names = sorted(name for name in list_names(directory) if name.endswith(".json") and not name.startswith("."))
+    found = []
+    for name in names:
+        try:
+            found.append(Submission(**read_json(directory / name)))
+        except (TypeError, json.JSONDecodeError) as error:
+            raise CorruptFile(f"{directory / name} is not a submission: {error}", "move the file away") from None
+    return found
