@@ -1,0 +1,151 @@
+"""What rank 0 alone does around each step: decide, publish, record.
+
+Does not know: the model. Invariant: only one Chief of a run can write: a newer one fences the older by the ledger's
+generation, and an older one that lives on is told so (Superseded) at its next line.
+"""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from grhpc.config import Config
+from grhpc.data.prepare import load_prompts
+from grhpc.lifetime import Lifetime
+from grhpc.records import Verdict
+from grhpc.store.atomic import list_names
+from grhpc.store.ledger import Ledger, StepEntry
+from grhpc.store.rundir import RunDir
+from grhpc.train.checkpoint import verify_checkpoint
+from grhpc.train.curriculum import Curriculum
+from grhpc.train.flow import Flow
+from grhpc.train.recorded import archive_batches
+from grhpc.train.summary import summarize
+
+WAIT, STOP = "wait", "stop"
+PATIENCE_S = 20.0  # between two words from rank 0 to the others: well under any collective's timeout
+
+
+class Chief:
+    """Rank 0's hands: the ledger, the flow of groups, the published weights, the events."""
+
+    def __init__(self, run: RunDir, config: Config, life: Lifetime) -> None:
+        self._run, self._config, self._life = run, config, life
+        self._events = run.events("train", life.job)
+        self._ledger = Ledger.open_next(run.ledger_dir, run_id=run.run_id)
+        prepared = Path(config.data.prepared)
+        curriculum = Curriculum(load_prompts(prepared, "train"), config.run.seed)
+        self._heldout = load_prompts(prepared, "heldout") if config.evaluate.heldout_every else []
+        self._flow = Flow(run, config, self._ledger, self._events, life, curriculum)
+        self._events.emit("start", generation=self._ledger.generation, restart=life.restart)
+
+    def choose_checkpoint(self) -> int:
+        """The step of the newest checkpoint that the ledger names and that verifies; 0 if there is none."""
+        present = set(list_names(self._run.checkpoints_dir))
+        for step in sorted(self._ledger.state.checkpoints, reverse=True):
+            folder = self._run.checkpoint_dir(step)
+            if folder.name not in present:
+                continue
+            problem = verify_checkpoint(folder)
+            if not problem:
+                return step
+            kept = self._run.set_aside(folder, problem)
+            self._events.emit("error", problem=f"checkpoint {folder.name} is corrupt ({problem}); moved to {kept}")
+        return 0
+
+    def resumed(self, step: int) -> None:
+        last = self._ledger.state.last_step
+        self._events.emit("resume", step=step, generation=self._ledger.generation, replayed=max(0, last - step))
+
+    def recover(self, step: int) -> None:
+        """Bring queue and ledger together again, then say that the trainer is ready."""
+        self._flow.recover(version=step)
+        self._events.emit("ready", step=step)
+        if self._is_heldout_due(step) and step >= self._ledger.state.last_step:
+            self._flow.request_heldout(step, self._heldout)
+
+    def decide(self, step: int, since_s: float, save_s: float) -> StepEntry | str:
+        """What every rank does next: train this entry, WAIT (ask again), or STOP."""
+        if not self._may_go_on(save_s):
+            return STOP
+        entry = self._flow.next_step(step, PATIENCE_S)
+        if entry is not None:
+            return entry
+        if not self._may_go_on(save_s):
+            return STOP
+        self._flow.check_patience(since_s, step)
+        self._events.emit("waiting", **{"for": self._flow.waiting_for()}, step=step, since_s=since_s)
+        return WAIT
+
+    def begin_publish(self, version: int) -> Path | None:
+        """A staging folder for the weights of `version`; None where they are published or a later step replays them."""
+        if version < self._ledger.state.last_step:
+            return None
+        newest = self._run.weights.newest()
+        if newest is not None and newest.version == version:
+            return None
+        self._ledger.check_alone()
+        return self._run.weights.begin(self._ledger.generation, version)
+
+    def commit_publish(self, version: int) -> None:
+        self._run.weights.commit(
+            self._ledger.generation, version, base=self._config.policy.model, extra={"step": version}
+        )
+        self._run.weights.prune(self._config.store.keep_weights, protect=self._flow.heldout_versions())
+        if self._is_heldout_due(version):
+            self._flow.request_heldout(version, self._heldout)
+        self._flow.admit(version + 1)
+
+    def clear_checkpoint(self, step: int) -> None:
+        """Remove what an unfinished save of this very step left; the ledger does not name it."""
+        self._ledger.check_alone()
+        folder = self._run.checkpoint_dir(step)
+        if folder.name in list_names(self._run.checkpoints_dir):
+            shutil.rmtree(folder)
+
+    def checkpointed(self, step: int, seconds: float) -> None:
+        """Record the checkpoint; drop older ones beyond `train.checkpoint_keep`; archive the batches it covers."""
+        self._ledger.append({"kind": "checkpoint", "step": step})
+        self._events.emit("checkpoint", step=step, seconds=seconds)
+        present = set(list_names(self._run.checkpoints_dir))
+        kept = [s for s in sorted(self._ledger.state.checkpoints) if self._run.checkpoint_dir(s).name in present]
+        for old in kept[: -self._config.train.checkpoint_keep]:
+            shutil.rmtree(self._run.checkpoint_dir(old))
+        covered = [entry for entry in self._ledger.state.steps.values() if entry.step <= step]
+        archive_batches(self._run, covered, self._config.store.archive_every)
+
+    def stepped(self, entry: StepEntry, rows: Sequence[Verdict], figures: dict[str, Any]) -> None:
+        """One line about the step that just ended."""
+        dropped = dict(self._flow.dropped)
+        self._flow.dropped.clear()
+        self._events.emit(
+            "step",
+            step=entry.step,
+            version=entry.version,
+            **summarize(rows, entry.version),
+            dropped=dropped,
+            duplicates=self._flow.duplicates,
+            **figures,
+        )
+
+    def close(self, step: int) -> None:
+        """The run is finished, or this process stops and another goes on."""
+        if step >= self._config.train.steps:
+            self._flow.finish()
+            self._events.emit("finish", step=step)
+            self._run.finish({"step": step})
+        reason = self._life.drain_reason or self._run.stop_reason() or ""
+        self._events.emit("stop", step=step, reason=reason or "finished")
+
+    def _may_go_on(self, save_s: float) -> bool:
+        reason = self._run.stop_reason()
+        if reason:
+            self._life.drain(f"stop requested: {reason}")
+        needed_s = save_s + self._config.train.checkpoint_margin_s
+        if self._life.remaining_s() <= needed_s:
+            self._life.drain("the allocation ends")
+        return not self._life.draining
+
+    def _is_heldout_due(self, version: int) -> bool:
+        every = self._config.evaluate.heldout_every
+        return bool(every) and (version % every == 0 or version == self._config.train.steps)

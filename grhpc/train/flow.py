@@ -1,0 +1,270 @@
+"""The trainer's side of the queues: prompts admitted, verdicts collected, every group given exactly one fate.
+
+Runs on rank 0 alone. Consumes verdict shards and failed shards; produces prompt shards, recorded batches and ledger
+lines; waits for verdicts, which the rollout and verify tasks unblock.
+Does not know: models, gradients. Invariant: the ledger line comes before its effect (a prompt shard put, a verdict
+shard deleted), so that a crash between the two is mended by doing the effect again.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from grhpc.config import Config
+from grhpc.errors import WaitTimeout
+from grhpc.grpo.batch import drop_reason
+from grhpc.lifetime import Lifetime
+from grhpc.records import HELDOUT, GroupPrompt, Prompt, Trained, Verdict
+from grhpc.store.atomic import list_names
+from grhpc.store.events import EventLog
+from grhpc.store.ledger import Ledger, StepEntry
+from grhpc.store.polling import Backoff
+from grhpc.store.queue import Lease
+from grhpc.store.rundir import RunDir
+from grhpc.store.shard import write_shard
+from grhpc.train.curriculum import Curriculum, heldout_groups
+
+FAILED_SCAN_S = 2.0
+HOLDER = "train"  # every incarnation alike: only the trainer consumes verdicts, and the ledger fences its older selves
+
+
+class Flow:
+    """Keeps at most `config.max_in_flight` groups admitted and without a fate, and packs batches from what returns."""
+
+    def __init__(
+        self, run: RunDir, config: Config, ledger: Ledger, events: EventLog, life: Lifetime, curriculum: Curriculum
+    ) -> None:
+        self._run, self._config, self._life = run, config, life
+        self._ledger, self._events = ledger, events
+        self._curriculum = curriculum
+        self._prompts, self._rollouts, self._verdicts = (run.queue(q) for q in ("prompts", "rollouts", "verdicts"))
+        self._held: dict[int, list[Verdict]] = {}
+        self._leases: dict[str, tuple[Lease[Verdict], set[int]]] = {}
+        self._pending_heldout: set[int] = set()
+        self._failed_scan_s = 0.0
+        self.dropped: Counter[str] = Counter()
+        self.duplicates = 0
+
+    @property
+    def generation(self) -> int:
+        return self._ledger.generation
+
+    def recover(self, version: int) -> None:
+        """After a restart: take back what an earlier incarnation held, and put again what is admitted but nowhere."""
+        self._verdicts.reclaim(HOLDER)
+        present: set[int] = set()
+        for queue in (self._prompts, self._rollouts, self._verdicts):
+            for names in queue.names().values():
+                for name in names:
+                    present.update(groups_of(name))
+        self._put(sorted(self._ledger.state.open_groups() - present), version)
+
+    def next_step(self, step: int, patience_s: float) -> StepEntry | None:
+        """The recorded batch of `step`: from the ledger on a replay, else packed as soon as enough groups are fit.
+
+        None when `patience_s` seconds passed first, or the process should stop.
+        """
+        deadline = time.monotonic() + patience_s
+        backoff = Backoff(self._config.store.poll_min_s, self._config.store.poll_max_s)
+        while step not in self._ledger.state.steps:
+            self.admit(step)
+            if self.collect():
+                backoff.reset()
+            self._drop_unfit(version=step - 1)
+            if len(self._held) >= self._config.grpo.groups_per_step:
+                self._record(step)
+            elif self._life.draining or time.monotonic() >= deadline:
+                return None
+            else:
+                backoff.wait(limit_s=deadline - time.monotonic())
+        return self._ledger.state.steps[step]
+
+    def admit(self, step: int) -> None:
+        """Admit prompts for `step` and later, up to the bound and to what the remaining steps can use."""
+        state, per_step = self._ledger.state, self._config.grpo.groups_per_step
+        needed = (self._config.train.steps - step + 1) * per_step
+        num_open = state.next_group - len(state.fates)
+        room = min(self._config.max_in_flight, needed) - num_open
+        shard = self._config.rollout.groups_per_shard
+        # Whole shards only, except where the step would otherwise starve: few files are worth a little patience.
+        count = room - room % shard if num_open + room - room % shard >= min(per_step, needed) else room
+        if count <= 0:
+            return
+        first, version = state.next_group, step - 1
+        self._ledger.append({"kind": "admit", "first": first, "count": count, "version": version})
+        self._put(range(first, first + count), version)
+
+    def request_heldout(self, version: int, prompts: Sequence[Prompt]) -> None:
+        """Ask the roles to answer held-out prompts greedily under weights `version`, unless that was done."""
+        asked = prompts[: self._config.evaluate.heldout_prompts]
+        done = self._run.heldout_path(version)
+        if asked and done.name not in list_names(done.parent):
+            self._prompts.put(heldout_name(version, len(asked)), heldout_groups(asked, version))
+            self._pending_heldout.add(version)
+
+    def heldout_versions(self) -> set[int]:
+        """Weight versions that a held-out evaluation still needs."""
+        return set(self._pending_heldout)
+
+    def collect(self) -> int:
+        """Take in every verdict shard that is ready and every failed shard. Returns how many shards came in."""
+        num_shards = 0
+        while (lease := self._verdicts.claim(HOLDER)) is not None:
+            num_shards += 1
+            if lease.rows and lease.rows[0].kind == HELDOUT:
+                self._keep_heldout(lease)
+            else:
+                self._take_in(lease)
+        if time.monotonic() - self._failed_scan_s > FAILED_SCAN_S:
+            self._failed_scan_s = time.monotonic()
+            self._settle_failed()
+        return num_shards
+
+    def finish(self) -> None:
+        """The last step is done: wait a bounded time for held-out answers, then give what is left over its fate."""
+        deadline = time.monotonic() + self._config.store.idle_s
+        backoff = Backoff(self._config.store.poll_min_s, self._config.store.poll_max_s)
+        while self._pending_heldout and not self._life.draining:
+            if time.monotonic() >= deadline:
+                self._events.emit("heldout_missing", versions=sorted(self._pending_heldout))
+                break
+            self.collect()
+            backoff.wait()
+        self._drop(dict.fromkeys(self._ledger.state.open_groups(), "run_ended"))
+        self._ledger.append({"kind": "finish"})
+
+    def check_patience(self, since_s: float, step: int) -> None:
+        """Raise WaitTimeout when the wait for step `step` that began at `since_s` has lasted too long."""
+        waited_s = time.time() - since_s
+        if waited_s > self._config.store.wait_s:
+            raise WaitTimeout(
+                f"no batch for step {step} after {waited_s:.0f} s: {len(self._held)} of "
+                f"{self._config.grpo.groups_per_step} groups are judged",
+                "see `python submit.py status RUN` for the rollout and verify tasks, then `resume RUN`",
+            )
+
+    def waiting_for(self) -> str:
+        """What a wait is for, in words."""
+        return f"{self._config.grpo.groups_per_step - len(self._held)} more judged groups"
+
+    def _put(self, groups: Iterable[int], version: int) -> None:
+        for first, count in consecutive(groups, self._config.rollout.groups_per_shard):
+            rows: list[GroupPrompt] = self._curriculum.groups(first, count, version)
+            self._prompts.put(train_name(first, count), rows)
+
+    def _take_in(self, lease: Lease[Verdict]) -> None:
+        fates, groups = self._ledger.state.fates, {row.group for row in lease.rows}
+        fresh = {g for g in groups if g not in fates and g not in self._held}
+        if lease.name not in self._leases:
+            self.duplicates += len(groups - fresh)
+        for row in lease.rows:
+            if row.group in fresh:
+                self._held.setdefault(row.group, []).append(row)
+        if fresh:
+            self._leases[lease.name] = (lease, fresh)
+        else:
+            lease.done()
+
+    def _keep_heldout(self, lease: Lease[Verdict]) -> None:
+        version = lease.rows[0].admitted_version
+        path = self._run.heldout_path(version)
+        write_shard(path, lease.rows, run_id=self._run.run_id)
+        accepted = sum(row.decision == "yes" for row in lease.rows)
+        rate = accepted / len(lease.rows)
+        self._events.emit("heldout", version=version, prompts=len(lease.rows), accept_rate=rate, path=path.name)
+        self._pending_heldout.discard(version)
+        lease.done()
+
+    def _settle_failed(self) -> None:
+        lost = {}
+        for queue in (self._prompts, self._rollouts, self._verdicts):
+            for shard in queue.failed():
+                if is_heldout(shard.name):
+                    self._pending_heldout.discard(heldout_version(shard.name))
+                lost.update(dict.fromkeys(groups_of(shard.name), "failed"))
+        open_groups = self._ledger.state.open_groups() - set(self._held) if lost else set()
+        self._drop({g: reason for g, reason in lost.items() if g in open_groups})
+
+    def _drop_unfit(self, version: int) -> None:
+        size, settings = self._config.rollout.group_size, self._config.grpo
+        reasons = {g: drop_reason(rows, version, size, settings) for g, rows in self._held.items()}
+        self._drop({g: reason for g, reason in reasons.items() if reason})
+
+    def _drop(self, reasons: dict[int, str]) -> None:
+        if not reasons:
+            return
+        self._ledger.append({"kind": "drop", "groups": {str(g): r for g, r in sorted(reasons.items())}})
+        self.dropped.update(reasons.values())
+        for group in reasons:
+            self._held.pop(group, None)
+        self._release_settled()
+
+    def _record(self, step: int) -> None:
+        groups = sorted(self._held)[: self._config.grpo.groups_per_step]
+        rows = [
+            Trained(**vars(row), step=step)
+            for group in groups
+            for row in sorted(self._held[group], key=lambda row: row.sample)
+        ]
+        path = self._run.batch_path(step, self.generation)
+        digest = write_shard(path, rows, run_id=self._run.run_id)
+        self._ledger.append(
+            {
+                "kind": "step",
+                "step": step,
+                "version": step - 1,
+                "batch": path.name,
+                "sha256": digest,
+                "groups": groups,
+            }
+        )
+        for group in groups:
+            del self._held[group]
+        self._release_settled()
+
+    def _release_settled(self) -> None:
+        fates = self._ledger.state.fates
+        for name, (lease, groups) in list(self._leases.items()):
+            if all(group in fates for group in groups):
+                lease.done()
+                del self._leases[name]
+
+
+def train_name(first: int, count: int) -> str:
+    """The name of the shard that holds groups first..first+count-1."""
+    return f"g{first:08d}-{count:04d}"
+
+
+def heldout_name(version: int, count: int) -> str:
+    """The name of the held-out shard of one weight version."""
+    return f"h{version:06d}-{0:08d}-{count:04d}"
+
+
+def is_heldout(name: str) -> bool:
+    return name.startswith("h")
+
+
+def heldout_version(name: str) -> int:
+    return int(name[1:].split("-")[0])
+
+
+def groups_of(name: str) -> range:
+    """The training groups that a shard of this name holds; empty for a held-out shard."""
+    if is_heldout(name):
+        return range(0)
+    first, count = name[1:].split("-")
+    return range(int(first), int(first) + int(count))
+
+
+def consecutive(groups: Iterable[int], longest: int) -> Iterable[tuple[int, int]]:
+    """(first, count) runs of consecutive numbers, each at most `longest` long and none across a multiple of it."""
+    first, count = -1, 0
+    for group in groups:
+        if count and group == first + count and count < longest and group % longest:
+            count += 1
+            continue
+        if count:
+            yield first, count
+        first, count = group, 1
+    if count:
+        yield first, count

@@ -1,0 +1,135 @@
+"""The trainer: batch -> step -> weights, until the last step.
+
+Consumes recorded batches (train/flow.py makes them from verdicts); produces weights, checkpoints and one event a step;
+waits for verdicts, which the rollout and verify tasks unblock. Every rank runs this loop; rank 0 alone decides (class
+Chief) and tells the others.
+Does not know: how rollouts are sampled or judged. Invariant: a step is trained only from the batch file that the ledger
+names, so live training and replay after a restart are one code path and give the same bits.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from grhpc.errors import EngineError
+from grhpc.grpo.batch import build_batch
+from grhpc.lifetime import Lifetime
+from grhpc.store.ledger import StepEntry
+from grhpc.store.rundir import RunDir
+from grhpc.train.chief import STOP, WAIT, Chief
+from grhpc.train.recorded import read_batch
+from grhpc.train.step import Trainer
+
+
+def main(run_dir: Path, life: Lifetime) -> None:
+    """Train the run at `run_dir` until its last step, a stop request, or the end of this process's life."""
+    run = RunDir.open(run_dir)
+    if run.finished():
+        return
+    config = run.config()
+    trainer = Trainer(config, Path(config.policy.model))
+    try:
+        Loop(run, trainer, life).run()
+    finally:
+        trainer.close()
+
+
+@dataclass
+class Clock:
+    """Seconds since the last call of `lap`."""
+
+    since_s: float
+
+    def lap(self) -> float:
+        now_s = time.monotonic()
+        passed_s, self.since_s = now_s - self.since_s, now_s
+        return passed_s
+
+
+class Loop:
+    """One trainer process; `chief` exists on rank 0 only."""
+
+    def __init__(self, run: RunDir, trainer: Trainer, life: Lifetime) -> None:
+        self.store, self.config, self.trainer = run, run.config(), trainer
+        self.chief = Chief(run, self.config, life) if trainer.is_main else None
+        self.saved_step = -1
+        self.save_s = 0.0
+
+    def run(self) -> None:
+        step = self.resume()
+        while step < self.config.train.steps:
+            clock = Clock(time.monotonic())
+            entry = self.next_entry(step + 1)
+            if entry is None:
+                break
+            times = {"wait_s": clock.lap()}
+            rows = read_batch(self.store, entry)
+            batch = build_batch(rows, current_version=step)
+            metrics = self.trainer.step(batch, entry.step)
+            step = entry.step
+            times["train_s"] = clock.lap()
+            self.publish(step)
+            times["publish_s"] = clock.lap()
+            if step % self.config.train.checkpoint_every == 0 or step == self.config.train.steps:
+                self.checkpoint(step)
+            times["checkpoint_s"] = clock.lap()
+            if self.chief:
+                self.chief.stepped(entry, rows, {**metrics, **times})
+        if step > self.saved_step:
+            self.checkpoint(step)
+        if self.chief:
+            self.chief.close(step)
+
+    def resume(self) -> int:
+        """Load the newest checkpoint that the ledger knows and that verifies. Returns its step, 0 for none."""
+        step: int = self.trainer.broadcast(self.chief.choose_checkpoint() if self.chief else None)
+        if step:
+            self.trainer.load(self.store.checkpoint_dir(step))
+        self.saved_step = step
+        if self.chief:
+            self.chief.resumed(step)
+        self.publish(step)
+        if self.chief:
+            self.chief.recover(step)
+        return step
+
+    def next_entry(self, step: int) -> StepEntry | None:
+        """The recorded batch of `step` as rank 0 finds it; None when it is time to stop."""
+        since_s = time.time()
+        while True:
+            decision: Any = self.trainer.broadcast(
+                self.chief.decide(step, since_s, self.save_s) if self.chief else None
+            )
+            if decision == STOP:
+                return None
+            if decision != WAIT:
+                entry: StepEntry = decision
+                return entry
+
+    def publish(self, version: int) -> None:
+        """Publish the weights of `version` for the rollout tasks, unless a replay or an earlier life already did."""
+        folder: Path | None = self.trainer.broadcast(self.chief.begin_publish(version) if self.chief else None)
+        if folder is None:
+            return
+        if not self.trainer.all_finite():
+            raise EngineError(
+                f"the weights of step {version} are not finite and were not published",
+                "lower train.lr, then `python submit.py resume RUN`: it goes on from the last checkpoint",
+            )
+        self.trainer.write_weights(folder)
+        self.trainer.barrier()
+        if self.chief:
+            self.chief.commit_publish(version)
+
+    def checkpoint(self, step: int) -> None:
+        """Save the full state, then let the ledger know."""
+        begin_s = time.monotonic()
+        if self.chief:
+            self.chief.clear_checkpoint(step)
+        self.trainer.barrier()
+        self.trainer.save(self.store.checkpoint_dir(step), {"step": step})
+        self.saved_step = step
+        self.save_s = time.monotonic() - begin_s
+        if self.chief:
+            self.chief.checkpointed(step, self.save_s)

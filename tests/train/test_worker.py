@@ -1,0 +1,230 @@
+"""The trainer's loop as its users rely on it: killed at any moment it ends with the same bits, and every group has one fate.
+
+The rollout and verify tasks are played by a Feeder; queues, ledger, weights, checkpoints and Megatron-Core are real.
+"""
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+from collections import Counter
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+from feeder import VOCABULARY, Feeder
+from safetensors.numpy import load_file
+
+from grhpc.config import (
+    Config,
+    DataConfig,
+    EvaluateConfig,
+    GrpoConfig,
+    ModelConfig,
+    RolloutConfig,
+    RunConfig,
+    StoreConfig,
+    TrainConfig,
+    VerifierConfig,
+)
+from grhpc.lifetime import Lifetime
+from grhpc.records import Prompt, Verdict
+from grhpc.store.atomic import write_json
+from grhpc.store.events import read_events
+from grhpc.store.ledger import read_ledger
+from grhpc.store.rundir import RunDir
+from grhpc.store.shard import read_shard, write_shard
+from grhpc.train.recorded import read_batch
+
+STEPS, GROUPS, SIZE = 6, 4, 4
+KILLS = 10
+LIFE_LIMIT_S = 240.0
+
+
+def make_policy(folder: Path) -> Path:
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.Qwen3Config(
+        vocab_size=VOCABULARY,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=32,
+        max_position_embeddings=64,
+        tie_word_embeddings=True,
+    )
+    transformers.Qwen3ForCausalLM(config).float().save_pretrained(folder)
+    return folder
+
+
+def make_prepared(folder: Path) -> Path:
+    for split, count in (("train", 20), ("heldout", 5)):
+        rows = [
+            Prompt(
+                prompt_id=f"{split}{i}",
+                question=f"q{i}",
+                answer="1",
+                answer_type="Integer",
+                category="Mathematics",
+                difficulty="",
+                token_ids=[2 + i, 30, 31],
+            )
+            for i in range(count)
+        ]
+        folder.mkdir(parents=True, exist_ok=True)
+        write_shard(folder / f"{split}.parquet", rows, run_id="prepared")
+    write_json(folder / "manifest.json", {"prompts": {"train": 20, "heldout": 5}, "settings": {}})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    make_policy(folder / "policy")
+    make_prepared(folder / "prepared")
+    return folder
+
+
+def make_run(base: Path, root: Path, **store: object) -> RunDir:
+    config = Config(
+        run=RunConfig(name="test", seed=5),
+        policy=ModelConfig(model=str(base / "policy"), dtype="float32"),
+        verifier=VerifierConfig(model="none"),
+        data=DataConfig(prepared=str(base / "prepared")),
+        rollout=RolloutConfig(group_size=SIZE, groups_per_shard=2),
+        grpo=GrpoConfig(groups_per_step=GROUPS, updates_per_step=2, max_staleness=0, kl_coef=0.01),
+        train=TrainConfig(steps=STEPS, lr=1e-3, checkpoint_every=2, checkpoint_margin_s=0.0),
+        evaluate=EvaluateConfig(heldout_every=3, heldout_prompts=5),
+        store=StoreConfig(**{"poll_min_s": 0.005, "poll_max_s": 0.05, "archive_every": 2, **store}),  # type: ignore[arg-type]
+    )
+    return RunDir.create(root, config)
+
+
+def live(run_dir: str, restart: int) -> None:
+    """One life of the trainer, in a process of its own."""
+    from grhpc.train.worker import main
+
+    os.environ.pop("WORLD_SIZE", None)
+    main(Path(run_dir), Lifetime(job=f"test-{restart}", restart=restart))
+
+
+@pytest.fixture(scope="module")
+def lives() -> multiprocessing.context.BaseContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["grhpc.train.worker"])
+    warm = context.Process(target=time.sleep, args=(0,))  # the server starts, and imports, at the first process
+    warm.start()
+    warm.join(LIFE_LIMIT_S)
+    return context
+
+
+def begin(lives: multiprocessing.context.BaseContext, run: RunDir, restart: int) -> BaseProcess:
+    process: BaseProcess = lives.Process(target=live, args=(str(run.root), restart))  # type: ignore[attr-defined]
+    process.start()
+    return process
+
+
+def train_to_end(lives: multiprocessing.context.BaseContext, run: RunDir) -> float:
+    start_s = time.monotonic()
+    process = begin(lives, run, 0)
+    process.join(LIFE_LIMIT_S)
+    assert process.exitcode == 0, read_events(run.events_dir, "train")[-3:]
+    return time.monotonic() - start_s
+
+
+def final_weights(run: RunDir) -> dict[str, bytes]:
+    newest = run.weights.newest()
+    assert newest is not None and newest.version == STEPS
+    tensors = {}
+    for path in sorted(newest.path.glob("*.safetensors")):
+        tensors.update({name: value.tobytes() for name, value in load_file(path).items()})
+    return tensors
+
+
+def assert_every_group_has_one_fate(run: RunDir) -> None:
+    state = read_ledger(run.ledger_dir, run_id=run.run_id)
+    assert state.finished and not state.open_groups()
+    assert set(state.fates) == set(range(state.next_group))
+    trained = Counter(group for entry in state.steps.values() for group in entry.groups)
+    assert sorted(state.steps) == list(range(1, STEPS + 1))
+    assert len(trained) == STEPS * GROUPS and set(trained.values()) == {1}
+    for entry in state.steps.values():
+        rows = read_batch(run, entry)
+        assert sorted({row.group for row in rows}) == entry.groups
+        assert Counter(row.group for row in rows) == dict.fromkeys(entry.groups, SIZE)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    base: Path, tmp_path_factory: pytest.TempPathFactory, lives: multiprocessing.context.BaseContext
+) -> tuple[RunDir, float]:
+    run = make_run(base, tmp_path_factory.mktemp("undisturbed") / "run")
+    feeder = Feeder(run, SIZE)
+    feeder.start()
+    seconds = train_to_end(lives, run)
+    feeder.close()
+    return run, seconds
+
+
+def test_a_run_ends_with_every_group_in_one_step_and_every_queue_empty(undisturbed: tuple[RunDir, float]) -> None:
+    run, _ = undisturbed
+    assert_every_group_has_one_fate(run)
+    for name in ("prompts", "rollouts", "verdicts"):
+        assert run.queue(name).counts() == {"ready": 0, "leased": 0, "failed": 0}
+    assert (run.finished() or {})["step"] == STEPS
+    steps = [event for event in read_events(run.events_dir, "train") if event["event"] == "step"]
+    assert [event["step"] for event in steps] == list(range(1, STEPS + 1))
+    assert all(event["staleness_max"] == 0 and event["groups"] == GROUPS for event in steps)
+
+
+def test_batches_that_a_checkpoint_covers_are_archived_and_old_checkpoints_removed(
+    undisturbed: tuple[RunDir, float],
+) -> None:
+    run, _ = undisturbed
+    assert [path.name for path in sorted(run.archive_dir.iterdir())] == [
+        "s000001-s000002.parquet",
+        "s000003-s000004.parquet",
+        "s000005-s000006.parquet",
+    ]
+    assert list(run.batches_dir.iterdir()) == []
+    assert [path.name for path in sorted(run.checkpoints_dir.iterdir())] == ["s000004", "s000006"]
+
+
+def test_heldout_answers_are_kept_for_the_versions_asked(undisturbed: tuple[RunDir, float]) -> None:
+    run, _ = undisturbed
+    assert run.heldout_versions() == [0, 3, 6]
+    rows = read_shard(run.heldout_path(3), Verdict, run_id=run.run_id)
+    assert {row.prompt_id for row in rows} == {f"heldout{i}" for i in range(5)}
+
+
+def test_killed_at_ten_random_moments_it_ends_with_the_same_bits(
+    base: Path,
+    tmp_path: Path,
+    lives: multiprocessing.context.BaseContext,
+    undisturbed: tuple[RunDir, float],
+) -> None:
+    calm, seconds = undisturbed
+    run = make_run(base, tmp_path / "run")
+    feeder = Feeder(run, SIZE, limit=0)
+    feeder.start()
+    moments = random.Random(20261121)
+    for kill in range(KILLS):
+        feeder.limit = 1 + kill  # half a step a life: ten lives cannot reach the end
+        process = begin(lives, run, kill)
+        process.join(moments.uniform(0.1, 1.0) * seconds)
+        assert process.pid is not None and process.exitcode is None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+    feeder.limit = None
+    process = begin(lives, run, KILLS)
+    process.join(LIFE_LIMIT_S)
+    feeder.close()
+    assert process.exitcode == 0, read_events(run.events_dir, "train")[-3:]
+    assert read_ledger(run.ledger_dir, run_id=run.run_id).generation == KILLS + 1
+    assert_every_group_has_one_fate(run)
+    assert final_weights(run) == final_weights(calm)
