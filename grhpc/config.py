@@ -1,7 +1,7 @@
 """Strict YAML to a typed configuration.
 
 Every setting stands here once, with its default and its unit; a key that is not here is an error that names the nearest
-one. `load` reads a person's file, `load_resolved` the copy in a run directory, which is all that workers read.
+one. `load` reads a person's file, or the resolved copy in a run directory, which is all that workers read.
 
 Does not know: what the settings do. Invariant: a Config that exists has passed `check`.
 """
@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,7 +47,7 @@ class VerifierConfig:
 @dataclass(frozen=True)
 class DataConfig:
     prepared: str  # folder that `prepare` writes and the run reads
-    source: str = ""  # "tiny", a Hub id, or a parquet/jsonl/json/csv file; needed only to prepare
+    source: str = ""  # "tiny", a Hub id (id:configuration), a folder or a parquet/jsonl/json/csv file
     split: str = "train"
     heldout_source: str = ""
     heldout_split: str = "test"
@@ -206,6 +206,22 @@ def load(path: Path | str, overrides: typing.Sequence[str] = ()) -> Config:
     config = build(Config, tree, "")
     check(config)
     return config
+
+
+def with_absolute_paths(config: Config) -> Config:
+    """The same with every folder that exists here spelt absolutely, for jobs that may start elsewhere. Hub ids stay."""
+    c = config
+    return replace(
+        c,
+        run=replace(c.run, dir=str(Path(c.run.dir).absolute())),
+        policy=replace(c.policy, model=_absolute(c.policy.model)),
+        verifier=replace(c.verifier, model=_absolute(c.verifier.model), template=_absolute(c.verifier.template)),
+        data=replace(c.data, prepared=str(Path(c.data.prepared).absolute())),
+    )
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).absolute()) if Path(path).exists() else path
 
 
 def dump(config: Any) -> str:

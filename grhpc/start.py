@@ -13,7 +13,7 @@ from pathlib import Path
 
 from grhpc import preflight
 from grhpc.cluster import control, launch
-from grhpc.config import Config, load
+from grhpc.config import Config, load, with_absolute_paths
 from grhpc.data.prepare import read_manifest
 from grhpc.errors import ConfigError, DataError, GrhpcError, StoreError
 from grhpc.report.find import find_run
@@ -29,7 +29,7 @@ def start(args: argparse.Namespace) -> int:
     preflight.check(config)
     launch.require(config)
     ensure_prepared(config, args.config, args.overrides)
-    run = RunDir.create(config.run_dir, config, prepared=_prepared_digest(config))
+    run = RunDir.create(config.run_dir, with_absolute_paths(config), prepared=_prepared_digest(config))
     try:
         jobs = launch.start(run, config)
     except GrhpcError:

@@ -1,4 +1,4 @@
-"""Stands in for the rollout and verify tasks in tests of the trainer: answers every prompt at once, by its number alone.
+"""Plays the rollout and verify tasks in tests of the trainer: answers every prompt at once, by its number alone.
 
 What it writes depends only on the group and the sample, so two trainers that are fed by it see the same bits whatever
 happens to them on the way.

@@ -1,4 +1,4 @@
-"""The trainer's loop as its users rely on it: killed at any moment it ends with the same bits, and every group has one fate.
+"""The trainer's loop as users rely on it: killed at any moment, it ends with the same bits and one fate for every group.
 
 The rollout and verify tasks are played by a Feeder; queues, ledger, weights, checkpoints and Megatron-Core are real.
 """
