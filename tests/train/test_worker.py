@@ -1,4 +1,4 @@
-"""The trainer's loop as users rely on it: killed at any moment, it ends with the same bits and one fate for every group.
+"""The trainer's loop as users rely on it: killed at any moment, it ends with the same bits, every group with one fate.
 
 The rollout and verify tasks are played by a Feeder; queues, ledger, weights, checkpoints and Megatron-Core are real.
 """
