@@ -82,3 +82,17 @@ def package_root() -> str:
     """The checkout this runs from, which jobs must find too; empty where grhpc is installed."""
     root = Path(str(grhpc.__file__)).resolve().parent.parent
     return "" if root.name in ("site-packages", "dist-packages") else str(root)
+
+
+def directives(name: str, run_id: str, role: RoleConfig, tasks: int = 1) -> list[str]:
+    """The sbatch options that submitit writes for these parameters, without its log paths; a test compares the two."""
+    wanted = parameters(name, run_id, role)
+    extra = wanted.pop("additional_parameters")
+    signal_s, parallel = wanted.pop("signal_delay_s"), wanted.pop("array_parallelism")
+    for key in ("setup", "teardown", "srun_args", "stderr_to_stdout", "wckey"):
+        wanted.pop(key)
+    wanted |= {"signal": f"USR2@{signal_s}", "open-mode": "append", **extra}
+    if tasks > 1:
+        wanted["array"] = f"0-{tasks - 1}%{min(tasks, parallel)}"
+    options = {key.replace("_", "-"): value for key, value in wanted.items()}
+    return [f"--{key}" if value is True else f"--{key}={value}" for key, value in sorted(options.items())]

