@@ -1,4 +1,4 @@
-"""Where rows come from: a local file, a local folder or Hub id by `datasets`, or the tiny world.
+"""Where rows come from: a local file, a local folder or Hub id (`id` or `id:configuration`), or the tiny world.
 
 Does not know: what the columns mean. Invariant: a source yields its rows in one fixed order.
 """
@@ -53,7 +53,7 @@ def has_split(source: str, split: str) -> bool:
     import datasets
 
     try:
-        return split in datasets.get_dataset_split_names(source)
+        return split in datasets.get_dataset_split_names(*_name_and_subset(source))
     except _library_errors() as error:
         raise _unreadable(source, error) from None
 
@@ -109,11 +109,20 @@ def _read_csv(path: Path) -> list[dict[str, Any]]:
 def _load_dataset(source: str, split: str) -> list[dict[str, Any]]:
     import datasets
 
+    name, subset = _name_and_subset(source)
     try:
-        loaded = datasets.load_dataset(source, split=split)
+        loaded = datasets.load_dataset(name, subset, split=split)
     except _library_errors() as error:
         raise _unreadable(source, error) from None
     return [dict(row) for row in loaded]
+
+
+def _name_and_subset(source: str) -> tuple[str, str | None]:
+    """ "openai/gsm8k:main" is the configuration `main` of that dataset; a folder may have a colon in its name."""
+    if Path(source).is_dir():
+        return source, None
+    name, _, subset = source.partition(":")
+    return name, subset or None
 
 
 def _library_errors() -> tuple[type[Exception], ...]:
