@@ -7,18 +7,15 @@ Does not know: what the settings do. Invariant: a Config that exists has passed 
 """
 
 import dataclasses
-import difflib
-import types
 import typing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 
 from grhpc.errors import ConfigError
-
-T = TypeVar("T")
+from grhpc.strict import apply_override, build, read_yaml
 
 
 @dataclass(frozen=True)
@@ -200,9 +197,9 @@ class Config:
 
 def load(path: Path | str, overrides: typing.Sequence[str] = ()) -> Config:
     """Read and check a YAML file; `overrides` are "section.key=value" with YAML values. Raises ConfigError."""
-    tree = _read_yaml(Path(path))
+    tree = read_yaml(Path(path))
     for override in overrides:
-        _apply_override(tree, override)
+        apply_override(tree, override)
     config = build(Config, tree, "")
     check(config)
     return config
@@ -227,24 +224,6 @@ def _absolute(path: str) -> str:
 def dump(config: Any) -> str:
     """The configuration as YAML, every setting written out."""
     return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True)
-
-
-def build(cls: type[T], tree: Any, where: str) -> T:
-    """A dataclass from nested mappings; unknown, missing and mistyped settings raise ConfigError naming the place."""
-    if not isinstance(tree, dict):
-        raise ConfigError(
-            f"{where or 'the file'} must be a mapping, not {type(tree).__name__}", "write `key: value` lines"
-        )
-    hints = typing.get_type_hints(cls)
-    for key in tree:
-        if key not in hints:
-            raise ConfigError(f"unknown setting {_join(where, str(key))!r}", _nearest(str(key), hints, where))
-    values = {key: _convert(hints[key], value, _join(where, key)) for key, value in tree.items()}
-    for f in dataclasses.fields(cls):  # type: ignore[arg-type]
-        if f.name in values or f.default is not dataclasses.MISSING or f.default_factory is not dataclasses.MISSING:
-            continue
-        raise ConfigError(f"missing setting {_join(where, f.name)!r}", f"add `{f.name}:` under `{where or 'the top'}`")
-    return cls(**values)
 
 
 def check(config: Config) -> None:
@@ -286,82 +265,18 @@ def _divisibility(c: Config) -> list[tuple[str, str]]:
     if world % model_parallel:
         return [
             (
-                f"the trainer has {world} ranks, which tensor_parallel x pipeline_parallel = {model_parallel} does not divide",
-                "make cluster.train.nodes x tasks_per_node a multiple of it",
+                f"the trainer has {world} ranks, not a multiple of tensor_parallel x pipeline_parallel = {model_parallel}",
+                "change cluster.train.nodes x tasks_per_node, or the parallel sizes",
             )
         ]
     if c.grpo.groups_per_step % c.grpo.updates_per_step:
         return [
             (
-                f"grpo.groups_per_step {c.grpo.groups_per_step} is not a multiple of updates_per_step {c.grpo.updates_per_step}",
+                f"grpo.groups_per_step {c.grpo.groups_per_step} is not a multiple of "
+                f"updates_per_step {c.grpo.updates_per_step}",
                 "make every update use the same number of groups",
             )
         ]
     if c.train.sequence_parallel and c.train.tensor_parallel == 1:
         return [("train.sequence_parallel needs tensor_parallel > 1", "set it to false, or raise tensor_parallel")]
     return []
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        tree = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise ConfigError(f"no such config file: {path}", "see configs/ for examples") from None
-    except IsADirectoryError:
-        raise ConfigError(f"{path} is a folder, not a config file", "name a YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}", "mend the file") from None
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path} holds no settings", "see configs/ for examples")
-    return tree
-
-
-def _apply_override(tree: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
-    if not equals:
-        raise ConfigError(f"override {override!r} has no `=`", "write section.key=value")
-    *path, last = key.split(".")
-    node = tree
-    for part in path:
-        node = node.setdefault(part, {})
-        if not isinstance(node, dict):
-            raise ConfigError(f"override {override!r}: {part} is not a section", "write section.key=value")
-    node[last] = yaml.safe_load(value)
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return build(typing.cast(type, hint), {} if value is None else value, where)
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is types.UnionType:
-        return None if value is None else _convert(next(a for a in args if a is not type(None)), value, where)
-    if origin is list and isinstance(value, list):
-        return [_convert(args[0], v, f"{where}[{i}]") for i, v in enumerate(value)]
-    if origin is dict and isinstance(value, dict):
-        return {str(k): v if args[1] is Any else _convert(args[1], v, f"{where}.{k}") for k, v in value.items()}
-    if hint is float and isinstance(value, (int, str)) and not isinstance(value, bool):
-        try:  # YAML 1.1 reads 5e-7 as text
-            return float(value)
-        except ValueError:
-            pass
-    wanted = origin or hint
-    if isinstance(value, bool) and wanted is not bool or not isinstance(value, wanted):
-        raise ConfigError(f"{where} must be {_type_name(hint)}, not {value!r}", f"write a {_type_name(hint)}")
-    return value
-
-
-def _type_name(hint: Any) -> str:
-    names = {int: "whole number", float: "number", str: "text", bool: "true or false", list: "list", dict: "mapping"}
-    return names.get(typing.get_origin(hint) or hint, str(hint))
-
-
-def _nearest(key: str, known: typing.Iterable[str], where: str) -> str:
-    known = list(known)
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    if close:
-        return f"did you mean {_join(where, close[0])!r}?"
-    return f"known here: {', '.join(known)}"
-
-
-def _join(where: str, key: str) -> str:
-    return f"{where}.{key}" if where else key

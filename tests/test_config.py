@@ -1,0 +1,146 @@
+"""Strict configuration: every shipped file loads; a wrong setting is one line that names the nearest right one."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from grhpc.config import build, check, dump, load
+from grhpc.errors import ConfigError
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
+MINIMAL = """
+run: {name: t}
+policy: {model: p}
+verifier: {model: v}
+data: {prepared: d}
+train: {steps: 3}
+"""
+# The paper's table, and what its text adds.
+PAPER = {
+    "general-reasoner-4b": ("Qwen/Qwen3-4B-Base", 1024, 0.2, 0.7, 400),
+    "general-reasoner-7b": ("Qwen/Qwen2.5-7B", 768, 0.3, 1.0, 700),
+    "general-reasoner-14b": ("Qwen/Qwen2.5-14B", 768, 0.3, 1.0, 700),
+    "general-reasoner-qwen3-14b": ("Qwen/Qwen3-14B-Base", 1024, 0.2, 0.7, 400),
+}
+HEADS = {"Qwen/Qwen3-4B-Base": 8, "Qwen/Qwen2.5-7B": 4, "Qwen/Qwen2.5-14B": 8, "Qwen/Qwen3-14B-Base": 8}  # key-value
+
+
+@pytest.fixture
+def write(tmp_path):
+    """A function: text -> path of a config file."""
+
+    def make(text: str) -> Path:
+        path = tmp_path / "c.yaml"
+        path.write_text(text)
+        return path
+
+    return make
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_shipped_config_loads_and_survives_a_round_trip(path, write):
+    config = load(path)
+    assert load(write(dump(config))) == config
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_table(name):
+    config = load(Path(__file__).parent.parent / "configs" / f"{name}.yaml")
+    model, groups, clip_low, temperature, steps = PAPER[name]
+    assert config.policy.model == model and config.verifier.model == "TIGER-Lab/general-verifier"
+    assert (config.grpo.groups_per_step, config.grpo.groups_per_step // config.grpo.updates_per_step) == (
+        groups,
+        groups // 4,
+    )
+    assert (config.grpo.clip_low, config.grpo.clip_high, config.grpo.dual_clip) == (clip_low, 0.3, 10.0)
+    assert (config.rollout.temperature, config.rollout.group_size) == (temperature, 8)
+    assert (config.train.lr, config.grpo.kl_coef, config.train.steps) == (5e-7, 1e-4, steps)
+    assert (config.data.max_prompt_tokens, config.rollout.max_response_tokens) == (1024, 4096)
+    assert config.train.micro_batch_size == 4 and config.train.warmup_steps == 0
+    assert (config.train.adam_beta1, config.train.adam_beta2, config.train.weight_decay) == (0.9, 0.999, 0.01)
+    assert config.train.grad_clip == 1.0 and config.verify.mode == "generative"
+    assert config.data.source == "TIGER-Lab/WebInstruct-verified"
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_gpus(name):
+    """4 nodes of 8: 6 a node for the policy, 2 for the verifier; and the parallel sizes fit the model and the batch."""
+    config = load(Path(__file__).parent.parent / "configs" / f"{name}.yaml")
+    trainer, rollout, verify = config.cluster.train, config.cluster.rollout, config.cluster.verify
+    policy_gpus = trainer.nodes * trainer.gpus_per_node + rollout.tasks * rollout.gpus_per_node
+    assert (policy_gpus, verify.tasks * verify.gpus_per_node) == (4 * 6, 4 * 2)
+    assert trainer.tasks_per_node == trainer.gpus_per_node
+    assert HEADS[config.policy.model] % config.train.tensor_parallel == 0
+    data_parallel = trainer.nodes * trainer.tasks_per_node // config.train.tensor_parallel
+    per_update = config.grpo.groups_per_step // config.grpo.updates_per_step * config.rollout.group_size
+    assert per_update % (data_parallel * config.train.micro_batch_size) == 0
+
+
+@pytest.mark.parametrize(
+    ("extra", "problem", "remedy"),
+    [
+        ("rollot: {group_size: 4}", "unknown setting 'rollot'", "did you mean 'rollout'?"),
+        ("rollout: {groupsize: 4}", "unknown setting 'rollout.groupsize'", "did you mean 'rollout.group_size'?"),
+        ("rollout: {engine: {kv_cache: 4}}", "unknown setting 'rollout.engine.kv_cache'", "kv_cache_mb"),
+        ("rollout: {group_size: four}", "rollout.group_size must be whole number", "write a whole number"),
+        ("rollout: {group_size: true}", "rollout.group_size must be whole number", ""),
+        ("rollout: {group_size: 1}", "rollout.group_size is too small", "at least 2"),
+        ("rollout: [1]", "rollout must be a mapping", ""),
+        ("verify: {mode: generatve}", "verify.mode is 'generatve'", "generative"),
+        ("grpo: {groups_per_step: 10, updates_per_step: 4}", "not a multiple of updates_per_step", ""),
+        ("cluster: {train: {tasks_per_node: 3}}\ngrpo: {}", "", None),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_to_do(write, extra, problem, remedy):
+    if remedy is None:
+        load(write(MINIMAL + extra))
+        return
+    with pytest.raises(ConfigError) as caught:
+        load(write(MINIMAL + extra))
+    assert problem in caught.value.problem and remedy in caught.value.remedy
+    assert "\n" not in caught.value.problem
+
+
+def test_parallel_sizes_that_do_not_divide_are_refused(write):
+    text = MINIMAL.replace("{steps: 3}", "{steps: 3, tensor_parallel: 2}") + "cluster: {train: {tasks_per_node: 3}}"
+    with pytest.raises(ConfigError, match="3 ranks, not a multiple"):
+        load(write(text))
+
+
+def test_a_missing_setting_is_named(write):
+    with pytest.raises(ConfigError, match=r"missing setting 'train.steps'"):
+        load(write(MINIMAL.replace("{steps: 3}", "{lr: 1.0}")))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"), [("a: [", "not valid YAML"), ("", "holds no settings"), ("- 1", "holds no")]
+)
+def test_what_is_no_yaml_mapping_is_refused(write, text, problem):
+    with pytest.raises(ConfigError, match=problem):
+        load(write(text))
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="no such config file"):
+        load(tmp_path / "nowhere.yaml")
+    with pytest.raises(ConfigError, match="is a folder"):
+        load(tmp_path)
+
+
+def test_overrides_are_yaml_values(write):
+    config = load(write(MINIMAL), ["train.lr=5e-7", "rollout.engine.kv_cache_mb=64", "data.columns={question: q}"])
+    assert (config.train.lr, config.rollout.engine.kv_cache_mb) == (5e-7, 64)
+    assert config.data.columns == {"question": "q"}
+
+
+@pytest.mark.parametrize("override", ["train.lr", "train.stepz=3", "run.name.first=x"])
+def test_wrong_overrides_are_refused(write, override):
+    with pytest.raises(ConfigError):
+        load(write(MINIMAL), [override])
+
+
+def test_every_default_passes_the_check(write):
+    config = load(write(MINIMAL))
+    check(config)
+    assert build(type(config), dataclasses.asdict(config), "") == config
