@@ -265,7 +265,8 @@ def _divisibility(c: Config) -> list[tuple[str, str]]:
     if world % model_parallel:
         return [
             (
-                f"the trainer has {world} ranks, not a multiple of tensor_parallel x pipeline_parallel = {model_parallel}",
+                f"the trainer has {world} ranks, not a multiple of "
+                f"tensor_parallel x pipeline_parallel = {model_parallel}",
                 "change cluster.train.nodes x tasks_per_node, or the parallel sizes",
             )
         ]

@@ -1,6 +1,6 @@
 """Nested mappings to typed dataclasses, strictly: every unknown, missing or mistyped key is an error with its place.
 
-Does not know: which settings there are. Invariant: a dataclass that `build` returns has every field of its declared type.
+Does not know: which settings there are. Invariant: every field of what `build` returns has its declared type.
 """
 
 import dataclasses
