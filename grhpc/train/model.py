@@ -144,7 +144,7 @@ def transformer_config(
         pipeline_dtype=dtype,
         bf16=dtype == torch.bfloat16,
         use_cpu_initialization=on_cpu,
-        perform_initialization=False,
+        perform_initialization=True,  # also marks the weights that are cut, by which the gradient norm counts them
         gradient_accumulation_fusion=False,
         masked_softmax_fusion=False,
         bias_activation_fusion=False,

@@ -1,0 +1,110 @@
+"""What the ranks of the pool are asked to do. Every function runs in all ranks of a world at once."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from grhpc.config import Config
+from grhpc.errors import ConfigError
+from grhpc.grpo.batch import Batch
+from grhpc.train.logprobs import logprobs_and_entropy
+from grhpc.train.parallel import Parallel
+from grhpc.train.sft import Example, SftSettings, sft
+from grhpc.train.step import Trainer
+
+
+def train(config: Config, model_dir: Path, batches: list[Batch], probe: Batch, out_dir: Path | None = None) -> Any:
+    """Train on the batches; figures of each step, log-probabilities on the probe before and after."""
+    trainer = Trainer(config, model_dir)
+    try:
+        before = trainer.logprobs(probe)
+        figures = [trainer.step(batch, step) for step, batch in enumerate(batches, start=1)]
+        if out_dir is not None:
+            trainer.write_weights(out_dir)
+        return {"before": before, "figures": figures, "after": trainer.logprobs(probe), "finite": trainer.all_finite()}
+    finally:
+        trainer.close()
+
+
+def export(config: Config, model_dir: Path, out_dir: Path) -> None:
+    """Load a model folder and write it again."""
+    trainer = Trainer(config, model_dir)
+    try:
+        trainer.write_weights(out_dir)
+    finally:
+        trainer.close()
+
+
+def save_midway(config: Config, model_dir: Path, batches: list[Batch], probe: Batch, folder: Path, at: int) -> Any:
+    """Train on the batches, saving a checkpoint after `at` of them; figures after it, log-probabilities at the end."""
+    trainer = Trainer(config, model_dir)
+    try:
+        figures = []
+        for step, batch in enumerate(batches, start=1):
+            figures.append(trainer.step(batch, step))
+            if step == at:
+                trainer.save(folder, {"step": step})
+        return {"figures": figures[at:], "after": trainer.logprobs(probe)}
+    finally:
+        trainer.close()
+
+
+def resume(config: Config, model_dir: Path, batches: list[Batch], probe: Batch, folder: Path) -> Any:
+    """Load a checkpoint and train on the batches that follow it."""
+    trainer = Trainer(config, model_dir)
+    try:
+        extra = trainer.load(folder)
+        start = extra["step"]
+        figures = [trainer.step(batch, step) for step, batch in enumerate(batches[start:], start=start + 1)]
+        return {"figures": figures, "after": trainer.logprobs(probe), "extra": extra}
+    finally:
+        trainer.close()
+
+
+def fine_tune(
+    model_dir: Path, out_dir: Path, examples: list[Example], settings: SftSettings
+) -> list[tuple[float, float]]:
+    """Supervised fine-tuning on the same examples each step; loss and gradient norm of each."""
+    steps = sft(model_dir, out_dir, lambda _step: examples, settings)
+    return [(step.loss, step.grad_norm) for step in steps]
+
+
+def concatenated(arrays: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(arrays) if arrays else np.zeros(0)
+
+
+def refusal(config: Config, model_dir: Path) -> str:
+    """The words with which a Trainer is refused."""
+    try:
+        Trainer(config, model_dir).close()
+    except ConfigError as error:
+        return str(error)
+    return "it was not refused"
+
+
+def break_last_weight(config: Config, model_dir: Path) -> tuple[bool, bool]:
+    """Whether all weights are finite, before and after one weight of the last rank is not."""
+    trainer = Trainer(config, model_dir)
+    try:
+        before = trainer.all_finite()
+        if trainer.rank == trainer.world_size - 1:
+            next(trainer._learner.model.parameters()).data.view(-1)[-1] = float("nan")
+        return before, trainer.all_finite()
+    finally:
+        trainer.close()
+
+
+def logprobs_of(logits: np.ndarray, targets: np.ndarray, weights: np.ndarray, temperature: float) -> Any:
+    """Log-probabilities, entropies, this rank's logit gradients, and whether the logits stayed as they were."""
+    parallel = Parallel(tensor=int(os.environ["WORLD_SIZE"]))
+    try:
+        mine = torch.from_numpy(logits).chunk(parallel.tensor_size, -1)[parallel.tensor_rank].clone().requires_grad_()
+        before = mine.detach().clone()
+        found = logprobs_and_entropy(mine, torch.from_numpy(targets), vocab_size=500, temperature=temperature)
+        (torch.stack(found) * torch.from_numpy(weights)).sum().backward()
+        return found[0].detach().numpy(), found[1].detach().numpy(), mine.grad.numpy(), torch.equal(mine, before)
+    finally:
+        parallel.close()

@@ -1,0 +1,134 @@
+"""A resumed run ends with the same bits; another layout ends with the same numbers; damage is found."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import rank_tasks
+from conftest import make_config
+
+from grhpc.errors import ConfigError, CorruptFile
+from grhpc.train.checkpoint import MANIFEST, verify_checkpoint
+from grhpc.train.step import Trainer
+
+LAYOUTS = {
+    "TP1PP1": (1, {}),
+    "DP2": (2, {}),
+    "TP2PP2-SP": (4, {"tensor_parallel": 2, "pipeline_parallel": 2, "sequence_parallel": True}),
+}
+
+
+@pytest.fixture(scope="module")
+def saved(pool, model_of, batches_of, tmp_path_factory):
+    """A run of three steps under TP2PP2, with a checkpoint after the first: (folder, what followed)."""
+    *batches, probe = batches_of("qwen3-tied")
+    folder = tmp_path_factory.mktemp("checkpoints") / "s000001"
+    config = make_config(train={"tensor_parallel": 2, "pipeline_parallel": 2})
+    return folder, pool.run(4, rank_tasks.save_midway, config, model_of("qwen3-tied"), batches, probe, folder, 1)[0]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_resume_under_the_same_layout_is_bit_exact(pool, model_of, batches_of, tmp_path, layout, dtype):
+    ranks, sizes = LAYOUTS[layout]
+    *batches, probe = batches_of("qwen3-tied")
+    config, model, folder = make_config(dtype, train=sizes), model_of("qwen3-tied"), tmp_path / "s000001"
+    never_stopped = pool.run(ranks, rank_tasks.save_midway, config, model, batches, probe, folder, 1)[0]
+    assert verify_checkpoint(folder) == ""
+    resumed = pool.run(ranks, rank_tasks.resume, config, model, batches, probe, folder)[0]
+    assert resumed["extra"] == {"step": 1}
+    assert resumed["figures"] == never_stopped["figures"]
+    for ours, theirs in zip(resumed["after"], never_stopped["after"], strict=True):
+        assert np.array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "sizes"),
+    [
+        (1, {}),
+        (2, {}),
+        (2, {"tensor_parallel": 2}),
+        (4, {"pipeline_parallel": 2}),
+        (4, {"tensor_parallel": 2, "sequence_parallel": True}),
+    ],
+)
+def test_resume_under_another_layout_agrees(pool, model_of, batches_of, saved, ranks, sizes):
+    folder, expected = saved
+    *batches, probe = batches_of("qwen3-tied")
+    config = make_config(train=sizes)
+    found = pool.run(ranks, rank_tasks.resume, config, model_of("qwen3-tied"), batches, probe, folder)[0]
+    for ours, theirs in zip(found["figures"], expected["figures"], strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-6)
+        assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-5)
+
+
+def test_training_on_differs_from_resuming_elsewhere(pool, model_of, batches_of, saved):
+    """The optimizer's state matters: the same weights with a fresh optimizer end elsewhere."""
+    folder, expected = saved
+    *batches, probe = batches_of("qwen3-tied")
+    wrong_order = [batches[0], batches[2], batches[1]]
+    found = pool.run(1, rank_tasks.resume, make_config(), model_of("qwen3-tied"), wrong_order, probe, folder)[0]
+    assert found["figures"] != expected["figures"]
+
+
+def copy_of(saved, tmp_path):
+    return shutil.copytree(saved[0], tmp_path / "copy")
+
+
+def test_every_damaged_file_is_found(saved, tmp_path):
+    names = list(json.loads((saved[0] / MANIFEST).read_text())["files"])
+    assert len(names) >= 6, "one data file a rank, and Megatron-Core's own"
+    for name in names:
+        folder = copy_of(saved, tmp_path / name)
+        whole = bytearray((folder / name).read_bytes())
+        whole[len(whole) // 2] ^= 1
+        (folder / name).write_bytes(whole)
+        assert name in verify_checkpoint(folder)
+        (folder / name).write_bytes(whole[:-1])
+        assert f"{name} has {len(whole) - 1} bytes" in verify_checkpoint(folder)
+        (folder / name).unlink()
+        assert verify_checkpoint(folder) == f"{name} is missing"
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[]", '{"format": 1}', '{"format": 99}'])
+def test_unfinished_or_foreign_manifest_is_found(saved, tmp_path, text):
+    folder = copy_of(saved, tmp_path)
+    (folder / MANIFEST).unlink()
+    if text is not None:
+        (folder / MANIFEST).write_text(text)
+    assert "manifest" in verify_checkpoint(folder)
+
+
+def test_damaged_checkpoint_is_not_loaded(saved, model_of, tmp_path):
+    folder = copy_of(saved, tmp_path)
+    (folder / "common.pt").unlink()
+    trainer = Trainer(make_config(), model_of("qwen3-tied"))
+    try:
+        with pytest.raises(CorruptFile, match=r"common\.pt is missing"):
+            trainer.load(folder)
+    finally:
+        trainer.close()
+
+
+def test_checkpoint_of_another_model_is_refused(saved, model_of):
+    trainer = Trainer(make_config(), model_of("qwen2"))
+    try:
+        with pytest.raises(ConfigError, match="another model"):
+            trainer.load(saved[0])
+    finally:
+        trainer.close()
+
+
+def test_save_replaces_the_rest_of_an_unfinished_one(model_of, tmp_path):
+    rest = tmp_path / ".s000001.tmp"
+    rest.mkdir()
+    (rest / "__9_9.distcp").write_text("half")
+    trainer = Trainer(make_config(), model_of("qwen3-tied"))
+    try:
+        trainer.save(tmp_path / "s000001", {})
+    finally:
+        trainer.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s000001"]
+    assert not (tmp_path / "s000001" / "__9_9.distcp").exists()
+    assert verify_checkpoint(tmp_path / "s000001") == ""
