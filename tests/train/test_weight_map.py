@@ -75,5 +75,5 @@ def test_truncated_file_is_named(model_of, tmp_path):
 
 
 def test_folder_without_weights_is_named(tmp_path):
-    with pytest.raises(DataError, match="no \\*.safetensors"):
+    with pytest.raises(DataError, match=r"no \*\.safetensors"):
         SafetensorsFolder(tmp_path)
