@@ -62,6 +62,7 @@ class EngineConfig:
     max_model_tokens: int | None = None  # prompt + response; default: what the role needs
     max_num_seqs: int = 256
     enforce_eager: bool = False
+    stall_s: float = 900.0  # without a token for this long the engine hangs: its process ends, its shard goes back
     extra: dict[str, Any] = field(default_factory=dict)  # further vLLM EngineArgs, by vLLM's names
 
 

@@ -13,13 +13,14 @@ import itertools
 import math
 import os
 import signal
-import threading
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from grhpc.config import EngineConfig
+from grhpc.engine.tokenizer import load_tokenizer
 from grhpc.errors import ConfigError, EngineError
 
 _FINISHED = ("stop", "length")
@@ -68,7 +69,7 @@ class VllmEngine:
         _set_environment(settings.tensor_parallel)
         with _children_ignore_signals(), _as_engine_error(f"vLLM did not start with {model}"):
             self._engine = _start(model, dtype, settings, self.max_model_tokens, seed)
-            self.tokenizer: Any = self._engine.get_tokenizer()
+            self.tokenizer: Any = load_tokenizer(model)
 
     def generate(
         self, requests: Sequence[Request], should_stop: Callable[[], bool] = _never
@@ -145,6 +146,14 @@ class VllmEngine:
             if slots and not self._engine.has_unfinished_requests():
                 raise EngineError(f"{len(slots)} completions never came", "see the engine's log")
         return [[c for c in samples if c is not None] for samples in done]
+
+
+def context_tokens(model: str) -> int:
+    """The most tokens that `model` was made for, by its config. Raises EngineError where there is no such model."""
+    from transformers import AutoConfig
+
+    with _as_engine_error(f"{model} has no readable config"):
+        return int(AutoConfig.from_pretrained(model).max_position_embeddings)
 
 
 def _sampling_params(request: Request, sample: int) -> Any:
@@ -224,21 +233,20 @@ def _set_environment(tensor_parallel: int) -> None:
             defaults["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    if "torch._dynamo" in sys.modules:  # transformers may have brought it in before, and it has read its environment
+        dynamo = sys.modules["torch._dynamo"]
+        dynamo.config.disable = dynamo.config.disable or os.environ.get("TORCH_COMPILE_DISABLE") == "1"
 
 
 @contextlib.contextmanager
 def _children_ignore_signals() -> Iterator[None]:
-    """SLURM warns every process of a step; the engine's children inherit that they are not to die of it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    signals = (signal.SIGUSR2, signal.SIGTERM)
-    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in signals}
+    """SLURM warns every process of a step, and the engine's children are not to die of it: they inherit that these
+    signals are blocked. One that comes to us meanwhile waits until we are done here."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2, signal.SIGTERM})
     try:
         yield
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,79 @@
+"""Keep one engine running for a role: started when it is first needed, and again after it broke.
+
+Does not know: shards, roles. Invariant: `generate` and `load_weights` never reach an engine that has failed before.
+"""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from grhpc.config import EngineConfig
+from grhpc.engine.vllm import Completion, Request, VllmEngine
+from grhpc.engine.watchdog import Watchdog
+from grhpc.errors import EngineError
+
+STALLED = 76  # the exit code of a process that ends itself because its engine hangs
+
+
+class EngineHost:
+    """`start` makes an engine. `on_stall(seconds)` is told before this process ends because no token came for so long:
+    a hung engine cannot be stopped from inside, and the task's next incarnation starts with a new one."""
+
+    def __init__(self, start: Callable[[], VllmEngine], stall_s: float, on_stall: Callable[[float], None]) -> None:
+        self._start, self._on_stall = start, on_stall
+        self._engine: VllmEngine | None = None
+        self._watchdog = Watchdog(stall_s, self._give_up)
+        self.starts = 0
+
+    @property
+    def engine(self) -> VllmEngine:
+        """A working engine, started now if there is none. Raises EngineError."""
+        if self._engine is None:
+            self._engine = self._start()
+            self.starts += 1
+        return self._engine
+
+    def generate(self, requests: Sequence[Request], should_stop: Callable[[], bool]) -> list[list[Completion]] | None:
+        """As VllmEngine.generate; the engine is dropped where it fails."""
+
+        def progressed() -> bool:
+            self._watchdog.beat()
+            return should_stop()
+
+        engine = self.engine
+        try:
+            with self._watchdog.watching():
+                return engine.generate(requests, progressed)
+        except EngineError:
+            self.close()
+            raise
+
+    def load_weights(self, folder: Path) -> float:
+        """As VllmEngine.load_weights; returns the seconds it took."""
+        engine, begun_s = self.engine, time.monotonic()
+        try:
+            with self._watchdog.watching():
+                engine.load_weights(folder)
+        except EngineError:
+            self.close()
+            raise
+        return time.monotonic() - begun_s
+
+    def close(self) -> None:
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()
+
+    def _give_up(self) -> None:
+        try:
+            self._on_stall(self._watchdog.limit_s)
+        finally:
+            os._exit(STALLED)
+
+
+def engine_starter(
+    model: str, dtype: str, settings: EngineConfig, max_model_tokens: int, seed: int
+) -> Callable[[], VllmEngine]:
+    """What EngineHost needs to start a vLLM engine with these settings."""
+    return lambda: VllmEngine(model, dtype=dtype, settings=settings, max_model_tokens=max_model_tokens, seed=seed)

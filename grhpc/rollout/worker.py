@@ -1,0 +1,197 @@
+"""A rollout task: prompts -> rollouts.
+
+Consumes shards of admitted prompts; produces a shard of rollouts of the same name; waits for prompts and for weights,
+both of which the trainer unblocks. The newest weights are loaded in place between shards.
+
+Does not know: answers, rewards, losses. Invariant: all rollouts of a shard come from one weight version, which is not
+older than the version that any of its prompts was admitted at.
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from grhpc.config import Config
+from grhpc.engine.host import EngineHost, engine_starter
+from grhpc.engine.vllm import Completion, Request, VllmEngine, context_tokens
+from grhpc.errors import ConfigError, WaitTimeout
+from grhpc.lifetime import Lifetime
+from grhpc.records import HELDOUT, GroupPrompt, Rollout
+from grhpc.store.events import EventLog
+from grhpc.store.polling import Backoff
+from grhpc.store.queue import Lease
+from grhpc.store.rundir import RunDir
+from grhpc.store.serving import CutShort, serve
+from grhpc.store.weights import WeightRef
+
+WEIGHTS_WAIT_S = 600.0  # they were published before the prompts were admitted: only the filesystem may still hide them
+
+
+def main(run_dir: Path, life: Lifetime) -> None:
+    """Sample for the run at `run_dir` until it ends, or this process's life does."""
+    run = RunDir.open(run_dir)
+    config = run.config()
+    events = run.events("rollout", life.job)
+    events.emit("start", restart=life.restart)
+    worker = RolloutWorker(run, config, life, events)
+    try:
+        worker.start()
+        serve(run, run.queue("prompts"), "prompts", worker.work, life=life, events=events, settings=config.store)
+    finally:
+        worker.close()
+
+
+class RolloutWorker:
+    """Turns one shard of prompts after the other into rollouts."""
+
+    def __init__(self, run: RunDir, config: Config, life: Lifetime, events: EventLog) -> None:
+        self._run, self._config, self._life, self._events = run, config, life, events
+        self._rollouts = run.queue("rollouts")
+        self._host = EngineHost(_starter(config), config.rollout.engine.stall_s, self._stalled)
+        self._loaded: tuple[VllmEngine, WeightRef] | None = None
+        self._lease: Lease[GroupPrompt] | None = None
+        self._local_dir = local_dir(config.store.local_dir)
+        self._idle_since_s = time.monotonic()
+
+    def start(self) -> None:
+        """Start the engine on the initial model, while the trainer may not even have begun."""
+        begun_s = time.monotonic()
+        _ = self._host.engine
+        self._events.emit("ready", seconds=time.monotonic() - begun_s)
+        self._idle_since_s = time.monotonic()
+
+    def work(self, lease: Lease[GroupPrompt]) -> None:
+        """Sample one shard, deliver the rollouts, end the lease.
+
+        Raises CutShort on a drain, WaitTimeout where the weights do not come, EngineError and others.
+        """
+        self._lease = lease
+        self._wait_for_weights(max(row.admitted_version for row in lease.rows))
+        load_s = self._load_newest()
+        begun_s = time.monotonic()
+        requests = [_request(row, self._config) for row in lease.rows]
+        groups = self._host.generate(requests, self._should_stop)
+        if groups is None:
+            raise CutShort(self._life.drain_reason or "the lease was lost")
+        assert self._loaded is not None
+        version = self._loaded[1].version
+        rollouts = [
+            _rollout(row, k, completion, version, request)
+            for row, request, group in zip(lease.rows, requests, groups, strict=True)
+            for k, completion in enumerate(group)
+        ]
+        self._rollouts.put(lease.name, rollouts)
+        lease.done()
+        ended_s = time.monotonic()
+        self._events.emit(
+            "shard",
+            shard=lease.name,
+            groups=len(groups),
+            rollouts=len(rollouts),
+            tokens=sum(len(rollout.response_ids) for rollout in rollouts),
+            seconds=ended_s - begun_s,
+            weight_version=version,
+            load_s=load_s,
+            wait_s=begun_s - load_s - self._idle_since_s,
+            kind=lease.rows[0].kind,
+        )
+        self._lease, self._idle_since_s = None, ended_s
+
+    def close(self) -> None:
+        self._host.close()
+
+    def _should_stop(self) -> bool:
+        return self._life.draining or (self._lease is not None and self._lease.lost)
+
+    def _wait_for_weights(self, version: int) -> None:
+        """Until weights of at least `version` are visible. Raises WaitTimeout, CutShort."""
+        store, since_s, told = self._config.store, time.time(), False
+        backoff = Backoff(store.poll_min_s, store.poll_max_s)
+        while (newest := self._run.weights.newest()) is None or newest.version < version:
+            if self._should_stop():
+                raise CutShort(self._life.drain_reason or "the lease was lost")
+            if stop := self._run.stop_reason():
+                raise CutShort(stop)
+            waited_s = time.time() - since_s
+            if waited_s > WEIGHTS_WAIT_S:
+                raise WaitTimeout(
+                    f"weights v{version} did not come in {WEIGHTS_WAIT_S:.0f} s; the newest are "
+                    f"{'none' if newest is None else f'v{newest.version}'}",
+                    "see whether the trainer runs",
+                )
+            if waited_s > 1 and not told:
+                self._events.emit("waiting", **{"for": f"weights v{version}", "since_s": since_s})
+                told = True
+            backoff.wait()
+
+    def _load_newest(self) -> float:
+        """Bring the engine to the newest weights, if it does not have them; the seconds that took."""
+        begun_s = time.monotonic()
+        fetched = self._run.weights.fetch_newest(self._local_dir)
+        if fetched is None:
+            raise WaitTimeout("the weights were there and are gone", "see whether something deletes them")
+        ref, folder = fetched
+        engine = self._host.engine
+        if self._loaded is None or self._loaded[0] is not engine or self._loaded[1].digest != ref.digest:
+            self._host.load_weights(folder)
+        self._loaded = engine, ref
+        return time.monotonic() - begun_s
+
+    def _stalled(self, seconds: float) -> None:
+        problem = f"the engine made no progress for {seconds:.0f} s"
+        if self._lease is not None:
+            self._lease.fail(problem)
+        self._events.emit("error", problem=problem)
+
+
+def sample_seed(run_seed: int, row: GroupPrompt) -> int:
+    """The seed of a group's first rollout; the others' follow it. The same for every attempt at the shard."""
+    text = f"{run_seed} {row.kind} {row.group}"
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=6).digest())
+
+
+def local_dir(chosen: str) -> Path:
+    """The node-local folder for weights."""
+    return Path(chosen or os.environ.get("SLURM_TMPDIR") or os.environ.get("TMPDIR") or "/tmp")
+
+
+def _request(row: GroupPrompt, config: Config) -> Request:
+    rollout, seed = config.rollout, sample_seed(config.run.seed, row)
+    if row.kind == HELDOUT:
+        return Request(row.token_ids, n=1, temperature=0.0, max_tokens=rollout.max_response_tokens, seed=seed)
+    return Request(
+        row.token_ids,
+        n=rollout.group_size,
+        temperature=rollout.temperature,
+        top_p=rollout.top_p,
+        top_k=rollout.top_k,
+        max_tokens=rollout.max_response_tokens,
+        seed=seed,
+    )
+
+
+def _rollout(row: GroupPrompt, sample: int, completion: Completion, version: int, request: Request) -> Rollout:
+    return Rollout(
+        **vars(row),
+        sample=sample,
+        response_ids=completion.token_ids,
+        sampler_logprobs=completion.logprobs,
+        response=completion.text,
+        finish_reason=completion.finish_reason,
+        weight_version=version,
+        seed=(request.seed or 0) + sample,
+    )
+
+
+def _starter(config: Config) -> Callable[[], VllmEngine]:
+    policy, engine = config.policy, config.rollout.engine
+    need = config.data.max_prompt_tokens + config.rollout.max_response_tokens
+    context = context_tokens(policy.model)
+    if need > context:
+        raise ConfigError(
+            f"prompt and response may have {need} tokens, but {policy.model} holds {context}",
+            "lower data.max_prompt_tokens or rollout.max_response_tokens",
+        )
+    return engine_starter(policy.model, policy.dtype, engine, engine.max_model_tokens or need, config.run.seed)

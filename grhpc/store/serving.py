@@ -1,0 +1,139 @@
+"""The loop of a role that turns shards of one queue into shards of the next.
+
+    consumes   one shard at a time, under a lease that a background thread keeps alive
+    waits for  the next shard; each empty look also puts expired leases of others back
+    ends       when the run is finished or asked to stop, when this process drains or has no time for another shard, or
+               after `idle_s` without work
+
+Does not know: what a shard means, what the work is. Invariant: when `serve` returns or raises, this process holds no
+lease; a shard whose work failed has gone back as the next attempt, one whose work was cut short as the same attempt.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from grhpc.config import StoreConfig
+from grhpc.errors import ForeignFile, GrhpcError, Superseded, WaitTimeout
+from grhpc.lifetime import Lifetime
+from grhpc.store.events import EventLog
+from grhpc.store.polling import Backoff
+from grhpc.store.queue import Lease, Queue
+from grhpc.store.rundir import RunDir
+
+Row = TypeVar("Row")
+
+MOST_FAILED = 3  # shards in a row, each another one, after which the fault is taken to be ours
+TIME_MARGIN = 1.2  # a shard is claimed when 1.2 times the longest one so far fits into the process's life
+_WAITING_EVENT_S = 30.0
+
+
+class CutShort(Exception):
+    """Raised by the work when it stopped on request: the shard goes back as it was. Its text says why."""
+
+
+def serve(
+    run: RunDir,
+    source: Queue[Row],
+    what: str,
+    work: Callable[[Lease[Row]], None],
+    *,
+    life: Lifetime,
+    events: EventLog,
+    settings: StoreConfig,
+) -> str:
+    """Do `work` on shard after shard, and return why it ended. `what` names the shards to people.
+
+    `work` delivers the results and ends the lease. Raises the last shard's error after MOST_FAILED different shards
+    failed in a row.
+    """
+    loop = _Loop(run, source, what, work, life, events, settings)
+    try:
+        return loop.run()
+    finally:
+        events.emit("stop", reason=loop.ended or "error")
+
+
+class _Loop:
+    def __init__(
+        self,
+        run: RunDir,
+        source: Queue[Any],
+        what: str,
+        work: Callable[[Lease[Any]], None],
+        life: Lifetime,
+        events: EventLog,
+        settings: StoreConfig,
+    ) -> None:
+        self.run_dir, self.source, self.what, self.work = run, source, what, work
+        self.life, self.events, self.settings = life, events, settings
+        self.backoff = Backoff(settings.poll_min_s, settings.poll_max_s)
+        self.failures: list[str] = []
+        self.longest_s = 0.0
+        self.ended = ""
+
+    def run(self) -> str:
+        waiting_since_s = told_s = time.time()
+        while not (ended := self._reason_to_end(waiting_since_s)):
+            lease = self.source.claim(self.life.job)
+            if lease is not None:
+                if self._handle(lease):
+                    waiting_since_s = told_s = time.time()
+                continue
+            self.source.reap()
+            if time.time() - told_s > _WAITING_EVENT_S:
+                self.events.emit("waiting", **{"for": self.what, "since_s": waiting_since_s})
+                told_s = time.time()
+            self.backoff.wait()
+        self.ended = ended
+        return ended
+
+    def _reason_to_end(self, waiting_since_s: float) -> str:
+        if self.life.draining:
+            self.events.emit("drain", reason=self.life.drain_reason)
+            return self.life.drain_reason
+        if not self.life.has_time_for(TIME_MARGIN * self.longest_s):
+            return f"{self.life.remaining_s():.0f} s are too few for another shard"
+        if self.run_dir.finished():
+            return "the run is finished"
+        if reason := self.run_dir.stop_reason():
+            return reason
+        if time.time() - waiting_since_s > self.settings.idle_s:
+            return f"no {self.what} for {self.settings.idle_s:.0f} s"
+        return ""
+
+    def _handle(self, lease: Lease[Any]) -> bool:
+        """Whether the work was done."""
+        begun_s = time.monotonic()
+        try:
+            with lease.keep_alive():
+                self.work(lease)
+        except CutShort as cut:
+            lease.release(str(cut))
+            return False
+        except (Superseded, ForeignFile, KeyboardInterrupt, SystemExit):
+            lease.release("this task must not go on")
+            raise
+        except Exception as error:  # one shard's boundary: whatever it was, the shard goes back and the next may do
+            self._failed(lease, error)
+            return False
+        self.longest_s = max(self.longest_s, time.monotonic() - begun_s)
+        self.failures.clear()
+        self.backoff.reset()
+        return True
+
+    def _failed(self, lease: Lease[Any], error: Exception) -> None:
+        problem = error.problem if isinstance(error, GrhpcError) else f"{type(error).__name__}: {error}"
+        if self.life.draining:  # the engine's children may have died of the signal that asked us to drain
+            lease.release(f"{self.life.drain_reason}: {problem}")
+            return
+        if isinstance(error, WaitTimeout):
+            lease.release(problem)
+        else:
+            lease.fail(problem)
+        self.events.emit("error", problem=problem, shard=lease.name, attempt=lease.attempt)
+        if lease.name not in self.failures:
+            self.failures.append(lease.name)
+        if len(self.failures) >= MOST_FAILED:
+            raise error
+        self.backoff.wait()

@@ -1,0 +1,19 @@
+"""A decision to a number, exactly as General-Reasoner trained.
+
+Does not know: who decided. Invariant: no verdict is NaN, never a number that could be trained on.
+"""
+
+import math
+
+from grhpc.records import NO, NO_ANSWER, NO_VERDICT, YES
+
+NO_ANSWER_REWARD = -0.5
+LENGTH_PENALTY, MOST_PENALISED = 0.05, 10  # per token of difference to the reference, and how many count
+
+
+def reward(decision: str, answer_tokens: int, reference_tokens: int) -> float:
+    """The reward of one rollout; lengths in tokens of the verifier's tokenizer. NaN where there is no verdict."""
+    if decision == YES:
+        return 1.0 - LENGTH_PENALTY * min(MOST_PENALISED, abs(answer_tokens - reference_tokens))
+    known = {NO: 0.0, NO_ANSWER: NO_ANSWER_REWARD, NO_VERDICT: math.nan}
+    return known[decision]

@@ -1,0 +1,159 @@
+"""A verify task: rollouts -> verdicts.
+
+Consumes shards of rollouts; produces a shard of verdicts of the same name; waits for rollouts, which the rollout tasks
+unblock. Everything about a verdict stands in its row: the extracted answer, who decided, in which words, the lengths.
+
+Does not know: weights, steps. Invariant: a failed engine fails the shard, which is judged again elsewhere; no rollout
+ever gets a reward from a judge that did not decide.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from grhpc.answer.extract import extract_answer
+from grhpc.config import Config
+from grhpc.engine.host import EngineHost, engine_starter
+from grhpc.engine.tokenizer import load_tokenizer, num_tokens
+from grhpc.engine.vllm import context_tokens
+from grhpc.lifetime import Lifetime
+from grhpc.records import DECISIONS, NO_ANSWER, Rollout, Verdict
+from grhpc.store.events import EventLog
+from grhpc.store.queue import Lease
+from grhpc.store.rundir import RunDir
+from grhpc.store.serving import CutShort, serve
+from grhpc.verify.decide import Decided, Decider, Decision, ExactDecider, Pair, RuleDecider
+from grhpc.verify.generative import GenerativeDecider
+from grhpc.verify.reward import reward
+
+
+def main(run_dir: Path, life: Lifetime) -> None:
+    """Judge the shards of the run at `run_dir` until it ends, or this process's life does."""
+    run = RunDir.open(run_dir)
+    config = run.config()
+    events = run.events("verify", life.job)
+    events.emit("start", mode=config.verify.mode, restart=life.restart)
+    worker = VerifyWorker(run, config, life, events)
+    try:
+        worker.start()
+        serve(run, run.queue("rollouts"), "rollouts", worker.work, life=life, events=events, settings=config.store)
+    finally:
+        worker.close()
+
+
+class VerifyWorker:
+    """Turns one shard after the other into verdicts. `decider` is made from the config unless one is given."""
+
+    def __init__(
+        self, run: RunDir, config: Config, life: Lifetime, events: EventLog, decider: Decider | None = None
+    ) -> None:
+        self._verdicts = run.queue("verdicts")
+        self._config, self._life, self._events = config, life, events
+        self._tokenizer = load_tokenizer(config.verifier.model)
+        self._lease: Lease[Rollout] | None = None
+        self._host: EngineHost | None = None
+        self._decider = decider or self._make_decider()
+        self._idle_since_s = time.monotonic()
+
+    def start(self) -> None:
+        """Start the engine now, rather than when the first shard is here."""
+        begun_s = time.monotonic()
+        if self._host is not None:
+            _ = self._host.engine
+        self._events.emit("ready", seconds=time.monotonic() - begun_s)
+        self._idle_since_s = time.monotonic()
+
+    def work(self, lease: Lease[Rollout]) -> None:
+        """Judge one shard, deliver its verdicts, end the lease. Raises CutShort on a drain, EngineError and others."""
+        begun_s = time.monotonic()
+        wait_s = begun_s - self._idle_since_s
+        self._lease = lease
+        answers = [extract_answer(row.response) for row in lease.rows]
+        pairs = [
+            None if answer is None else Pair(row.question, row.answer, answer)
+            for row, answer in zip(lease.rows, answers, strict=True)
+        ]
+        decided = self._decider.decide([p for p in dict.fromkeys(pairs) if p is not None], self._should_stop)
+        if decided is None:
+            raise CutShort(self._life.drain_reason or "the lease was lost")
+        verdicts = self._verdicts_of(lease.rows, pairs, decided)
+        self._verdicts.put(lease.name, verdicts)
+        lease.done()
+        self._lease, self._idle_since_s = None, time.monotonic()
+        self._tell(lease.name, verdicts, decided, wait_s, self._idle_since_s - begun_s)
+
+    def close(self) -> None:
+        self._decider.close()
+
+    def _should_stop(self) -> bool:
+        return self._life.draining or (self._lease is not None and self._lease.lost)
+
+    def _verdicts_of(self, rows: list[Rollout], pairs: list[Pair | None], decided: Decided) -> list[Verdict]:
+        texts = list({text for pair in pairs if pair is not None for text in (pair.answer, pair.reference)})
+        tokens = dict(zip(texts, num_tokens(self._tokenizer, texts), strict=True))
+        seen: set[Pair] = set(decided.reused)
+        verdicts = []
+        for row, pair in zip(rows, pairs, strict=True):
+            if pair is None:
+                verdicts.append(_verdict(row, None, Decision(NO_ANSWER, "extract", "no answer found"), 0, 0, False))
+                continue
+            lengths = tokens[pair.answer], tokens[pair.reference]
+            verdicts.append(_verdict(row, pair.answer, decided.decisions[pair], *lengths, pair in seen))
+            seen.add(pair)
+        return verdicts
+
+    def _tell(self, shard: str, verdicts: list[Verdict], decided: Decided, wait_s: float, seconds: float) -> None:
+        counts = Counter(verdict.decision for verdict in verdicts)
+        self._events.emit(
+            "shard",
+            shard=shard,
+            groups=len({verdict.group for verdict in verdicts}),
+            rollouts=len(verdicts),
+            asked=decided.asked,
+            reused=sum(verdict.reused for verdict in verdicts),
+            decisions={decision: counts[decision] for decision in DECISIONS},
+            seconds=seconds,
+            wait_s=wait_s,
+            kind=verdicts[0].kind if verdicts else "",
+        )
+
+    def _make_decider(self) -> Decider:
+        makers: dict[str, Callable[[], Decider]] = {
+            "exact": ExactDecider,
+            "rule": RuleDecider,
+            "generative": self._make_generative,
+        }
+        return makers[self._config.verify.mode]()
+
+    def _make_generative(self) -> Decider:
+        verifier, engine = self._config.verifier, self._config.verify.engine
+        need = engine.max_model_tokens or verifier.max_input_tokens + verifier.max_new_tokens
+        held = min(need, context_tokens(verifier.model))
+        starter = engine_starter(verifier.model, verifier.dtype, engine, held, self._config.run.seed)
+        self._host = EngineHost(starter, engine.stall_s, self._stalled)
+        return GenerativeDecider(self._host, self._tokenizer, verifier, held, self._config.run.seed)
+
+    def _stalled(self, seconds: float) -> None:
+        problem = f"the judge made no progress for {seconds:.0f} s"
+        if self._lease is not None:
+            self._lease.fail(problem)
+        self._events.emit("error", problem=problem)
+
+
+def _verdict(
+    row: Rollout, extracted: str | None, decision: Decision, answer_tokens: int, reference_tokens: int, reused: bool
+) -> Verdict:
+    fields: dict[str, Any] = dict(vars(row))
+    return Verdict(
+        **fields,
+        extracted=extracted,
+        decision=decision.decision,
+        layer=decision.layer,
+        reason=decision.reason,
+        answer_tokens=answer_tokens,
+        reference_tokens=reference_tokens,
+        reward=reward(decision.decision, answer_tokens, reference_tokens),
+        reused=reused,
+    )
