@@ -1,19 +1,9 @@
-"""A real SLURM on one machine: several nodes, slurmdbd and sacct, a preemptible partition, fake GPUs.
+"""One SLURM lab: its daemons, its nodes, its state on disk. lab_cli.py is its command line.
 
-    tests/cluster/cluster install            the packages it needs (Debian, Ubuntu; as root)
-    tests/cluster/cluster up [--nodes 4] [--net netns|ports]
-    tests/cluster/cluster status
-    tests/cluster/cluster crash n2           the node loses power; `node n2` plugs it in again
-    tests/cluster/cluster down
-
-As root every node is a host of its own (network, process, host and mount namespaces) that can be crashed; as an
-ordinary user the nodes share the host and differ by port. All state is in one folder (--dir, $GRHPC_LAB or
-/tmp/grhpc-lab-$USER), nothing in /etc; SLURM_CONF points there. Only the standard library is used.
-
-Invariant: a process is only signalled if its pid and its start time are those written down when it was started.
+Only the standard library is used. Invariant: a process is only signalled if its pid and its start time are those
+written down when it was started, or if its environment bears this lab's mark.
 """
 
-import argparse
 import contextlib
 import getpass
 import json
@@ -22,7 +12,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -30,51 +19,20 @@ from pathlib import Path
 
 from tests.cluster import lab_conf
 from tests.cluster.lab_conf import Plan
+from tests.cluster.lab_host import (
+    LabError,
+    children,
+    choose_net,
+    free_number,
+    free_ports,
+    lineage,
+    missing_programs,
+    search_path,
+    start_ticks,
+    tree,
+)
 
-PACKAGES = ["slurm-wlm", "slurmdbd", "munge", "mariadb-server"]
-PROGRAMS = ["munged", "munge", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd", "sbatch", "sacct"]
 MAX_PATH = 60  # unix sockets below it must stay under 108 characters
-
-
-class LabError(Exception):
-    """What is wrong, and what to do."""
-
-
-def default_root() -> Path:
-    return Path(os.environ.get("GRHPC_LAB") or f"/tmp/grhpc-lab-{getpass.getuser()}")
-
-
-def search_path() -> str:
-    return os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/bin"
-
-
-def missing_programs() -> list[str]:
-    return [name for name in PROGRAMS if shutil.which(name, path=search_path()) is None]
-
-
-def install() -> None:
-    """The packages by apt; a policy-rc.d keeps them from starting daemons of their own meanwhile."""
-    if not missing_programs():
-        return
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        raise LabError(
-            f"no {', '.join(missing_programs())} here, and only root can install packages (with apt)\n"
-            f"  as root: apt-get install --no-install-recommends {' '.join(PACKAGES)}"
-        )
-    policy = Path("/usr/sbin/policy-rc.d")
-    ours = not policy.exists()
-    try:
-        if ours:
-            policy.write_text("#!/bin/sh\nexit 101\n")
-            policy.chmod(0o755)
-        env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        subprocess.run(["apt-get", "update", "-q"], env=env, check=False)
-        subprocess.run(["apt-get", "install", "-q", "-y", "--no-install-recommends", *PACKAGES], env=env, check=False)
-    finally:
-        if ours:
-            policy.unlink()
-    if missing_programs():
-        raise LabError(f"after installing {' '.join(PACKAGES)} there is still no {', '.join(missing_programs())}")
 
 
 class Lab:
@@ -88,7 +46,7 @@ class Lab:
         if self.state.exists():
             self.plan = Plan(**json.loads(self.state.read_text()))
         else:
-            k = os.getpid() % 200
+            k = free_number()
             self.plan = Plan(
                 root=str(root),
                 net=choose_net() if net == "auto" else net,
@@ -213,14 +171,9 @@ class Lab:
                     os.mknod(device, 0o666 | 0o020000, os.makedev(1, 3))
             p.gpu_files = str(p.dir / "dev" / "nvidia")
         etc = p.dir / "etc"
-        (etc / "slurm.conf").write_text(lab_conf.slurm_conf(p))
-        (etc / "gres.conf").write_text(lab_conf.gres_conf(p))
-        (etc / "cgroup.conf").write_text(lab_conf.cgroup_conf(p))
-        (etc / "hosts").write_text(lab_conf.hosts(p))
-        (etc / "task_prolog").write_text(lab_conf.task_prolog(p))
-        (etc / "task_prolog").chmod(0o755)
-        (etc / "slurmdbd.conf").touch(mode=0o600)
-        (etc / "slurmdbd.conf").write_text(lab_conf.slurmdbd_conf(p))
+        for name, text in lab_conf.FILES.items():
+            (etc / name).touch(mode=0o600 if name == "slurmdbd.conf" else 0o755)
+            (etc / name).write_text(text(p))
         (p.dir / "env.sh").write_text(f"export SLURM_CONF={etc}/slurm.conf GRHPC_LAB={p.root} PATH=$PATH:/usr/sbin\n")
         self._save()
 
@@ -346,93 +299,3 @@ class Lab:
                 is_stepd = entry.name.isdigit() and b"slurmstepd" in (entry / "cmdline").read_bytes()
                 if is_stepd and any(os.readlink(fd) == log for fd in (entry / "fd").iterdir()):
                     yield int(entry.name)
-
-
-def choose_net() -> str:
-    """Separate hosts where the kernel lets us make them."""
-    if os.geteuid() != 0 or shutil.which("ip", path=search_path()) is None:
-        return "ports"
-    tried = subprocess.run(["unshare", "--net", "--uts", "--mount", "--pid", "--fork", "true"], capture_output=True)
-    return "netns" if tried.returncode == 0 else "ports"
-
-
-def free_ports(count: int) -> int:
-    """The first of `count` ports in a row that nobody listens on."""
-    for first in range(17000 + os.getpid() % 500 * 20, 32000, 20):
-        try:
-            for port in range(first, first + count):
-                with socket.socket() as probe:
-                    probe.bind(("", port))
-        except OSError:
-            continue
-        return first
-    raise LabError(f"no {count} free ports in a row between 17000 and 32000")
-
-
-def children(pid: int) -> list[int]:
-    try:
-        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
-
-
-def tree(pid: int) -> list[int]:
-    return [pid, *(below for child in children(pid) for below in tree(child))]
-
-
-def lineage(pid: int) -> Iterator[int]:
-    while pid > 1:
-        yield pid
-        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
-def start_ticks(pid: int) -> int:
-    """When a process began, in ticks since boot; 0 for one that is gone or a zombie."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0
-    return 0 if fields[0] == "Z" else int(fields[19])
-
-
-def main(words: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="cluster", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("verb", choices=["install", "up", "status", "crash", "node", "down"])
-    parser.add_argument("node", nargs="?", default="")
-    parser.add_argument("--dir", type=Path, default=default_root())
-    parser.add_argument("--nodes", type=int, default=4)
-    parser.add_argument("--net", choices=["auto", "netns", "ports"], default="auto")
-    asked = parser.parse_args(words)
-    try:
-        return act(asked)
-    except LabError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-
-
-def act(asked: argparse.Namespace) -> int:
-    if asked.verb == "install":
-        install()
-        return 0
-    lab = Lab(asked.dir, asked.nodes, asked.net)
-    if asked.verb == "up":
-        lab.up()
-    elif asked.verb == "down":
-        lab.down()
-    elif not lab.is_up():
-        print("the cluster is down; `tests/cluster/cluster up` starts it")
-        return 1
-    elif asked.verb == "status":
-        print(f"up, in {lab.plan.root} ({lab.plan.net}); `. {lab.plan.root}/env.sh` to use it")
-        print(lab.run("sinfo") + lab.run("squeue"), end="")
-    elif asked.node not in lab.plan.nodes:
-        raise LabError(f"{asked.verb} which node? one of {', '.join(lab.plan.nodes)}")
-    elif asked.verb == "crash":
-        lab.crash(asked.node)
-    else:
-        lab.start_node(asked.node)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

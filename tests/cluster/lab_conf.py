@@ -153,3 +153,13 @@ def hosts(p: Plan) -> str:
 def task_prolog(p: Plan) -> str:
     """Every node has a node-local folder, as sites give by $SLURM_TMPDIR."""
     return f'#!/bin/sh\necho "export SLURM_TMPDIR={p.root}/local/$SLURMD_NODENAME"\n'
+
+
+FILES = {
+    "slurm.conf": slurm_conf,
+    "gres.conf": gres_conf,
+    "cgroup.conf": cgroup_conf,
+    "slurmdbd.conf": slurmdbd_conf,
+    "hosts": hosts,
+    "task_prolog": task_prolog,
+}

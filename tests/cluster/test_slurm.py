@@ -1,0 +1,171 @@
+"""On a real SLURM: the roles start, meet, drain, come back, and end; and nobody else's job is touched."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from grhpc.cluster import control, launch
+from grhpc.cluster.sacct import tasks_of
+from grhpc.errors import ClusterError
+from tests.cluster.conftest import STUBS, MakeRun, events, ready, stub, until
+from tests.cluster.lab import Lab
+
+pytestmark = pytest.mark.slurm
+TEMPLATES = Path(__file__).parents[2] / "slurm"
+
+
+def states(run):
+    return {task.job_id: task.state for task in tasks_of(run)}
+
+
+def only_state(run):
+    """The state of the run's only task."""
+    (state,) = states(run).values()
+    return state
+
+
+def squeue(lab: Lab) -> dict[str, str]:
+    text = lab.run("squeue", "-h", "-r", "-o", "%i %T")
+    return dict(line.split() for line in text.splitlines())
+
+
+def kill_task(lab: Lab, event) -> None:
+    """SIGKILL to a task, by its pid in its node."""
+    words = ["kill", "-9", str(event["pid"])]
+    if lab.plan.net == "netns":
+        words = ["nsenter", "-t", str(lab.plan.pids[f"slurmd.{event['host']}"][0]), "-p", "-m", *words]
+    subprocess.run(words, check=True)
+
+
+def test_whole_run_over_two_nodes_agrees_with_squeue_and_stops_alone(slurm_cluster: Lab, make_run: MakeRun) -> None:
+    stranger = slurm_cluster.run("sbatch", "--parsable", "-t", "5", "-o", "/dev/null", "--wrap", "sleep 300").strip()
+    run = make_run(
+        "slurm",
+        train=stub("train", "allreduce", nodes=2, tasks_per_node=2, gres="gpu:h100:2"),
+        rollout=stub("rollout", tasks=3, partition="spot"),
+        verify=stub("verify", tasks=2, gpus_per_node=1),
+    )
+    launch.start(run, run.config())
+    ranks = ready(run, 4, "train", seconds=120)
+    assert [rank["total"] for rank in ranks] == [10.0] * 4
+    assert {rank["host"] for rank in ranks} == {"n1", "n2"} or len({rank["host"] for rank in ranks}) == 2
+    assert len({rank["end_s"] for rank in ranks}) == 1 and ranks[0]["end_s"] > ranks[0]["t"]
+    ready(run, 3, "rollout"), ready(run, 2, "verify")
+
+    until("sacct to agree", lambda: set(states(run).values()) == {"RUNNING"})
+    assert {job: state for job, state in squeue(slurm_cluster).items() if job != stranger} == states(run)
+
+    control.stop(run)
+    until("every role to end", lambda: set(states(run).values()) == {"COMPLETED"})
+    assert squeue(slurm_cluster) == {stranger: "RUNNING"}
+    slurm_cluster.run("scancel", stranger)
+
+
+def test_preempted_task_drains_and_comes_back(slurm_cluster: Lab, make_run: MakeRun) -> None:
+    whole_node = {"nodelist": "n3", "exclusive": True}
+    run = make_run("slurm", rollout=stub("rollout", partition="spot", extra=whole_node))
+    launch.start(run, run.config(), ["rollout"])
+    ready(run, 1)
+    slurm_cluster.run("sbatch", "-p", "prod", "-w", "n3", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 2")
+    ready(run, 1, restart=1)
+    assert [e["reason"] for e in events(run, "drain", restart=0)] == ["signal SIGUSR2"]
+    (task,) = until("sacct to agree", lambda: [t for t in tasks_of(run) if t.state == "RUNNING"])
+    assert (task.restarts, task.kind) == (1, "running")
+
+
+def test_node_crash_brings_the_task_back_elsewhere_or_later(slurm_cluster: Lab, make_run: MakeRun) -> None:
+    run = make_run("slurm", verify=stub("verify", tasks=2))
+    launch.start(run, run.config(), ["verify"])
+    node = ready(run, 2)[0]["host"]
+    lost = [e["job"] for e in events(run, "ready") if e["host"] == node]
+    slurm_cluster.crash(node)
+    back = ready(run, len(lost), restart=1, seconds=90)
+    assert sorted(e["job"] for e in back) == sorted(lost)
+    assert node not in {e["host"] for e in back}
+    slurm_cluster.start_node(node)
+    slurm_cluster.wait("the node", lambda: "idle" in slurm_cluster.node_states()[node], 60)
+
+
+def test_killed_task_comes_back_but_a_hopeless_one_does_not(slurm_cluster: Lab, make_run: MakeRun) -> None:
+    killed = make_run("slurm", "killed", rollout=stub("rollout", tasks=2))
+    hopeless = make_run("slurm", "hopeless", rollout=stub("rollout", "hopeless"))
+    launch.start(killed, killed.config(), ["rollout"])
+    launch.start(hopeless, hopeless.config(), ["rollout"])
+    victim = ready(killed, 2)[0]
+    kill_task(slurm_cluster, victim)
+    (back,) = ready(killed, 1, restart=1)
+    assert back["job"] == victim["job"]
+    assert len(events(killed, "ready", restart=0)) == 2  # its sibling went on
+
+    until("the hopeless task to end", lambda: only_state(hopeless) == "FAILED")
+    assert [e["problem"] for e in events(hopeless, "error")] == ["the stub was told to give up"]
+    assert not events(hopeless, "ready", restart=1)
+
+
+def test_task_warned_of_its_time_limit_comes_back(slurm_cluster: Lab, make_run: MakeRun) -> None:
+    run = make_run("slurm", rollout=stub("rollout", time_min=1, signal_s=59))
+    launch.start(run, run.config(), ["rollout"])
+    ready(run, 1, restart=1, seconds=90)
+    assert [e["reason"] for e in events(run, "drain", restart=0)] == ["signal SIGUSR2"]
+
+
+def test_scancel_is_the_end(slurm_cluster: Lab, make_run: MakeRun) -> None:
+    run = make_run("slurm", rollout=stub("rollout", tasks=2))
+    launch.start(run, run.config(), ["rollout"])
+    ready(run, 2)
+    slurm_cluster.run("scancel", *states(run))
+    until("the tasks to end", lambda: set(states(run).values()) == {"CANCELLED"})
+    assert squeue(slurm_cluster) == {}
+    assert not events(run, "ready", restart=1)
+
+
+def test_scale_up_down_and_resume(slurm_cluster: Lab, make_run: MakeRun) -> None:
+    run = make_run("slurm", rollout=stub("rollout", tasks=2), verify=stub("verify"), train=stub("train"))
+    launch.start(run, run.config(), ["rollout", "verify"])
+    ready(run, 3)
+    assert control.scale(run, "rollout", 3) == ["rollout: 2 -> 3 tasks"]
+    ready(run, 4)
+    control.scale(run, "rollout", 1)
+    until("two tasks to go", lambda: list(states(run).values()).count("CANCELLED") == 2)
+    assert [job.role for job in control.resume(run)] == ["train", "rollout"]
+    assert control.resume(run) == []
+    until("six tasks", lambda: len(states(run)) == 6 and sum(t.live for t in tasks_of(run)) == 4)
+
+
+def test_arrays_larger_than_slurm_allows_are_cut(
+    slurm_cluster: Lab, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert launch.max_array_size() == 1001
+    monkeypatch.setattr(launch, "max_array_size", lambda: 2)
+    run = make_run("slurm", verify=stub("verify", "once", tasks=3))
+    assert [s.tasks for s in launch.start(run, run.config(), ["verify"])] == [2, 0]
+    until("all to end", lambda: list(states(run).values()) == ["COMPLETED"] * 3)
+
+
+def test_refused_role_leaves_no_job_behind(slurm_cluster: Lab, make_run: MakeRun) -> None:
+    run = make_run("slurm", train=stub("train"), rollout=stub("rollout", partition="nope"))
+    with pytest.raises(ClusterError, match=r"rollout job was refused: .*nvalid partition"):
+        launch.start(run, run.config())
+    until("the trainer to be cancelled", lambda: set(states(run).values()) == {"CANCELLED"})
+    assert squeue(slurm_cluster) == {}
+
+
+@pytest.mark.parametrize("role", ["train", "rollout"])
+def test_plain_template_starts_the_same_role(slurm_cluster: Lab, make_run: MakeRun, role: str) -> None:
+    run = make_run("slurm")
+    run.log_dir(role).mkdir()
+    root = str(TEMPLATES.parent)
+    env = {**slurm_cluster.env, "PYTHONPATH": f"{root}:{STUBS}", "STUB_ROLE": role, "STUB": "linger"}
+    small = ["--gpus-per-node=1", "--cpus-per-task=1", "--mem=500", f"--comment=grhpc:{run.run_id}", "--parsable"]
+    small += ["--ntasks-per-node=1"] if role == "train" else ["--array=0-1"]
+    words = ["sbatch", f"--chdir={run.path}", *small, str(TEMPLATES / f"{role}.sbatch")]
+    env["GRHPC_PYTHON"] = sys.executable
+    job = subprocess.run(words, env=env, check=True, capture_output=True, text=True).stdout.strip()
+    count = 1 if role == "train" else 2
+    assert len(ready(run, count, role)) == count
+    kill_task(slurm_cluster, events(run, "ready", role)[0])
+    ready(run, 1, role, restart=1)
+    control.stop(run, now=True)  # finds the job by its comment: it was never written down
+    until("the job to end", lambda: job not in {j.partition("_")[0] for j in squeue(slurm_cluster)})
