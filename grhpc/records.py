@@ -68,8 +68,8 @@ class Verdict(Rollout):
 
     `decision` is YES, NO, NO_ANSWER (extraction failed: the judge was not asked) or NO_VERDICT (the judge was asked
     and gave no decision: the group must be dropped, `reward` is NaN). `layer` names who decided ("extract", "exact",
-    "rule", "generative"), `reason` is that layer's text as it was. Lengths are in tokens of the verifier's tokenizer.
-    `reused` says that the decision was made for an identical pair before.
+    "rule", "guard", "generative"), `reason` is that layer's text as it was. Lengths are in tokens of the verifier's
+    tokenizer. `reused` says that the decision was made for an identical pair before.
     """
 
     extracted: str | None
