@@ -7,6 +7,7 @@ Does not know: what any verb does. Invariant: importing this module imports noth
 
 import argparse
 import difflib
+import errno
 import importlib
 import os
 import sys
@@ -22,6 +23,7 @@ python submit.py status tiny                         what runs, what waits for w
 python submit.py --help                              every verb
 """
 INTERRUPTED = 130
+ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE}
 
 Arguments = Callable[[argparse.ArgumentParser], None]
 
@@ -41,6 +43,10 @@ def _config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], dest="overrides", metavar="section.key=value", help="change one setting"
     )
+
+
+def _doctor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", nargs="?", metavar="CONFIG", help="also check what this file asks for")
 
 
 def _run(parser: argparse.ArgumentParser) -> None:
@@ -98,7 +104,7 @@ def _replay(parser: argparse.ArgumentParser) -> None:
 
 
 VERBS = (
-    Verb("doctor", "check this machine and what is installed", "grhpc.verbs:doctor", lambda parser: None),
+    Verb("doctor", "check this machine, and what a config needs", "grhpc.verbs:doctor", _doctor),
     Verb("prepare", "make prompts from the config's dataset", "grhpc.verbs:prepare", _config),
     Verb("sft", "fine-tune a model on prompts and replies", "grhpc.verbs:sft", _sft),
     Verb("plan", "show what a start would ask of SLURM, and submit nothing", "grhpc.verbs:plan", _config),
@@ -140,6 +146,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in ENVIRONMENT:
+            raise
+        _print_error(f"{error.strerror}: {error.filename}", "free space there, or mend the permissions")
+        return 2
 
 
 def build_parser() -> argparse.ArgumentParser:

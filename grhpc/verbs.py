@@ -15,7 +15,7 @@ from grhpc.report.find import find_run
 
 
 def doctor(args: argparse.Namespace) -> int:
-    return cluster_doctor.main()
+    return cluster_doctor.main(load(args.config) if args.config else None)
 
 
 def plan(args: argparse.Namespace) -> int:

@@ -1,8 +1,6 @@
 """What every test needs: no network, quiet libraries, few threads."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -28,20 +26,3 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 def root() -> Path:
     """The checkout."""
     return ROOT
-
-
-@pytest.fixture(scope="session")
-def submit():
-    """A function: words -> the finished `python submit.py words...`, run in the checkout or in `cwd`."""
-
-    def run(*words: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, str(ROOT / "submit.py"), *map(str, words)],
-            cwd=cwd,
-            env={**os.environ, **env},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-
-    return run

@@ -35,13 +35,17 @@ def prepare(config: Config) -> dict[str, Any]:
     Raises DataError for a missing dataset, column, model or chat template, and where the folder was prepared otherwise.
     """
     folder = Path(config.data.prepared)
-    tokenizer = _load_tokenizer(config.policy.model)
-    settings = _settings(config, _tokenizer_digest(tokenizer))
     before = read_manifest(folder)
     if before is not None:
-        _check_same(folder, before["settings"], settings)
+        _check_same(
+            folder, before["settings"], _settings(config, _tokenizer_digest(_load_tokenizer(config.policy.model)))
+        )
         return before
     train, heldout = _read_splits(config)
+    for source in (train, heldout):
+        if source is not None:
+            choose_columns(source.columns, config.data.columns)
+    tokenizer = _load_tokenizer(config.policy.model)
     dropped: Counter[str] = Counter()
     heldout_fields = _unique(_fields(heldout, config, dropped, "held-out: "), set(), dropped, "held-out: ")
     seen = {_same_question(f.question) for f in heldout_fields}
@@ -54,7 +58,7 @@ def prepare(config: Config) -> dict[str, Any]:
         raise DataError(f"no prompt is left of {train.name}: {_as_text(dropped)}", "mend data.* in the config")
     folder.mkdir(parents=True, exist_ok=True)
     manifest = {
-        "settings": settings,
+        "settings": _settings(config, _tokenizer_digest(tokenizer)),
         "sources": {TRAIN: [train.name, train.digest], HELDOUT: [heldout.name, heldout.digest] if heldout else None},
         "rows": {TRAIN: len(train.rows), HELDOUT: len(heldout.rows) if heldout else 0},
         "prompts": {split: len(rows) for split, rows in prompts.items()},

@@ -1,0 +1,196 @@
+"""The command line as a person meets it: examples, nearest verbs, two-line errors, nothing half-made."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import pytest
+
+from grhpc.cli import VERBS, build_parser, main, resolve
+from grhpc.config import load
+from grhpc.store.rundir import RunDir
+
+
+def assert_two_lines(done, problem, remedy):
+    lines = done.stderr.splitlines()
+    assert done.returncode == 2, done.stderr
+    assert len(lines) == 2, done.stderr
+    assert lines[0].startswith("error: ") and problem in lines[0], done.stderr
+    assert lines[1].startswith("  do: ") and remedy in lines[1], done.stderr
+
+
+@dataclass
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def submit(capfd, monkeypatch, root):
+    """A function: words -> what `python submit.py words...` does in `cwd`, but in this process."""
+
+    def run(*words, cwd=root, **env):
+        monkeypatch.chdir(cwd)
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        capfd.readouterr()
+        try:
+            code = main(list(words))
+        except SystemExit as ended:
+            code = ended.code
+        return Done(code, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def tiny(root, tmp_path):
+    """A function: verb and settings -> the verb's words for the tiny config, with all that it makes in tmp_path."""
+
+    def make(verb, *overrides):
+        settings = [f"run.dir={tmp_path}/runs", f"data.prepared={tmp_path}/prepared", *overrides]
+        return [verb, str(root / "configs" / "tiny.yaml"), *(w for s in settings for w in ("--set", s))]
+
+    return make
+
+
+def test_bare_prints_three_examples(capsys):
+    assert main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and all(line.startswith("python submit.py ") for line in lines)
+
+
+def test_the_examples_verbs_exist(capsys):
+    main([])
+    words = [line.split()[2] for line in capsys.readouterr().out.splitlines()]
+    assert set(words) <= {verb.name for verb in VERBS} | {"--help"}
+
+
+@pytest.mark.parametrize(
+    ("word", "remedy"), [("strat", "did you mean 'start'?"), ("stauts", "did you mean 'status'?"), ("xyzzy", "verbs: ")]
+)
+def test_a_misspelt_verb_names_the_nearest(submit, word, remedy):
+    assert_two_lines(submit(word, "x"), f"no verb {word!r}", remedy)
+
+
+def test_wrong_arguments_are_two_lines(submit):
+    assert_two_lines(submit("status"), "required: RUN", "see: submit.py status --help")
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda v: v.name)
+def test_every_verb_has_help_and_a_target(verb, capsys):
+    assert callable(resolve(verb.target))
+    if verb.name != "sft":  # passes everything on, --help too
+        with pytest.raises(SystemExit) as caught:
+            build_parser().parse_args([verb.name, "--help"])
+        assert caught.value.code == 0 and verb.help in capsys.readouterr().out.replace("\n", " ").replace("  ", " ")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem", "remedy"),
+    [
+        (["rollout.group_sice=4"], "unknown setting 'rollout.group_sice'", "did you mean 'rollout.group_size'?"),
+        (
+            ["train.tensor_parallel=3", "cluster.train.tasks_per_node=3"],
+            "train.tensor_parallel 3 does not divide",
+            "1, 2",
+        ),
+        (
+            ["train.pipeline_parallel=3", "cluster.train.tasks_per_node=3"],
+            "pipeline_parallel 3 does not divide",
+            "use one",
+        ),
+        (["verify.engine.tensor_parallel=3"], "verify.engine.tensor_parallel 3 does not divide", "use one of"),
+        (["policy.model=/nowhere/model"], "policy.model: no such model folder", "name a folder that exists"),
+        (["policy.model=some/where"], "policy.model: neither a folder nor a Hub model", "download the model"),
+        (["policy.model=configs"], "policy.model: configs has no config.json", "Hugging Face model folder"),
+        (["rollout.max_response_tokens=99999"], "prompt + response may have", "lower"),
+        (["data.source=/nowhere.jsonl"], "no such dataset file", "data.source"),
+        (["data.source=''"], "data.source is empty", "name a dataset"),
+        (["data.columns={question: prompt}"], "no column 'prompt'", "columns there: id, question"),
+    ],
+)
+def test_start_refuses_bad_input_before_it_makes_anything(submit, tiny, tmp_path, overrides, problem, remedy):
+    assert_two_lines(submit(*tiny("start", *overrides)), problem, remedy)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_start_without_sbatch_makes_nothing(submit, tiny, tmp_path):
+    done = submit(*tiny("start", "cluster.executor=slurm"), PATH=str(tmp_path))
+    assert_two_lines(done, "no", "cluster.executor")
+    assert "sbatch" in done.stderr and list(tmp_path.iterdir()) == []
+
+
+def test_start_refuses_a_folder_of_other_things(submit, tiny, tmp_path):
+    folder = tmp_path / "runs" / "tiny"
+    folder.mkdir(parents=True)
+    (folder / "thesis.tex").write_text("x")
+    assert_two_lines(submit(*tiny("start")), "is not empty and holds no run", "run.name")
+    assert [p.name for p in folder.iterdir()] == ["thesis.tex"]
+
+
+def test_start_refuses_a_run_directory_in_use(submit, tiny, tmp_path):
+    words = tiny("start")
+    RunDir.create(tmp_path / "runs" / "tiny", load(words[1], words[3::2]))
+    assert_two_lines(submit(*words), "in use by a run that is not finished", "python submit.py resume tiny")
+
+
+def test_start_again_on_a_finished_run_shows_its_result(submit, tiny, tmp_path):
+    words = tiny("start")
+    RunDir.create(tmp_path / "runs" / "tiny", load(words[1], words[3::2])).finish({"step": 25})
+    done = submit(*words)
+    assert done.returncode == 0 and "is finished" in done.stdout and "run.name=tiny-2" in done.stdout
+
+
+@pytest.mark.parametrize("verb", ["status", "logs", "report", "audit", "stop", "resume"])
+def test_an_unknown_run_is_two_lines(submit, verb, tmp_path):
+    assert_two_lines(submit(verb, "nowhere", cwd=tmp_path), "no run 'nowhere'", "give its folder")
+
+
+def test_an_unknown_run_names_the_nearest(submit, tiny, tmp_path):
+    words = tiny("start")
+    RunDir.create(tmp_path / "runs" / "tiny", load(words[1], words[3::2]))
+    assert_two_lines(submit("status", "tyni", cwd=tmp_path), "no run 'tyni'", "did you mean 'tiny'?")
+
+
+def test_prepare_then_prepare_again(submit, tiny, tmp_path):
+    first, again = submit(*tiny("prepare", "data.limit=64")), submit(*tiny("prepare", "data.limit=64"))
+    assert (first.returncode, again.returncode) == (0, 0), first.stderr + again.stderr
+    assert "train: 64 prompts" in first.stdout and "train: 64 prompts" in again.stdout
+    assert json.loads((tmp_path / "prepared" / "manifest.json").read_text())["prompts"]["train"] == 64
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr("grhpc.cli.resolve", lambda target: lambda args: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["doctor"])
+
+
+def test_a_full_disk_is_two_lines(monkeypatch, capsys):
+    def fail(args):
+        raise OSError(28, "No space left on device", "/some/file")
+
+    monkeypatch.setattr("grhpc.cli.resolve", lambda target: fail)
+    assert main(["doctor"]) == 2
+    err = capsys.readouterr().err.splitlines()
+    assert err == ["error: No space left on device: /some/file", "  do: free space there, or mend the permissions"]
+
+
+def test_the_script_itself_runs(root):
+    done = subprocess.run([sys.executable, "submit.py", "strat"], cwd=root, capture_output=True, text=True)
+    assert_two_lines(done, "no verb 'strat'", "did you mean 'start'?")
+
+
+def test_a_reader_that_goes_away_is_no_error(root):
+    done = subprocess.run(
+        f"{sys.executable} submit.py --help | head -1",
+        shell=True,
+        cwd=root,
+        capture_output=True,
+        text=True,
+        env=os.environ,
+    )
+    assert done.stdout.startswith("usage:") and not done.stderr
