@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.checkpoint.api import CheckpointException
 
-from grhpc.errors import ConfigError, CorruptFile
+from grhpc.errors import ConfigError, CorruptFile, StoreError
 from grhpc.store.atomic import fsync_dir, list_names, make_dir, storing, write_json
 from grhpc.train.learner import Learner
 from grhpc.train.mcore import FileStrategy, dist_checkpointing
@@ -34,7 +35,7 @@ _CHUNK = 1 << 22
 def save_checkpoint(learner: Learner, folder: Path, extra: dict[str, Any]) -> None:
     """Save weights, optimizer state and `extra` (JSON values) as `folder`, which must not exist. All ranks call.
 
-    Raises StoreError where the filesystem refuses.
+    Raises StoreError, on every rank, where the filesystem refuses one of them; no folder appears then.
     """
     parallel = learner.parallel
     temp = folder.with_name(f".{folder.name}.tmp")
@@ -43,9 +44,18 @@ def save_checkpoint(learner: Learner, folder: Path, extra: dict[str, Any]) -> No
         shutil.rmtree(temp, ignore_errors=True)
         make_dir(temp)
     parallel.barrier()
-    with storing(temp):
-        dist_checkpointing.save(_state(learner, is_loading=False), str(temp), FileStrategy("torch_dist", 1))
-    parallel.barrier()
+    failure = ""
+    try:
+        with storing(temp):
+            dist_checkpointing.save(_state(learner, is_loading=False), str(temp), FileStrategy("torch_dist", 1))
+    except CheckpointException as error:  # on every rank; the causes are known to one
+        failure = _causes(error)
+    failures = parallel.gather(failure)
+    if any(failures):
+        raise StoreError(
+            f"checkpoint {folder} could not be written: {max(failures, key=len)}",
+            "free space or mend the filesystem, then resume the run",
+        )
     names = list_files(temp)
     mine = _digests(temp, names[parallel.rank :: parallel.world_size])
     files = {name: digest for part in parallel.gather(mine) for name, digest in part.items()}
@@ -80,7 +90,12 @@ def load_checkpoint(learner: Learner, folder: Path) -> dict[str, Any]:
             f"checkpoint {folder} is of another model or dtype than policy.model",
             "resume with the configuration that the run was started with",
         )
-    state = dist_checkpointing.load(_state(learner, is_loading=True), str(folder))
+    try:
+        state = dist_checkpointing.load(_state(learner, is_loading=True), str(folder))
+    except CheckpointException as error:
+        raise CorruptFile(
+            f"checkpoint {folder} cannot be read: {_causes(error)}", "resume from an earlier checkpoint"
+        ) from None
     learner.wrapped.module.load_state_dict(state["model"])
     with torch.no_grad():
         learner.optimizer.load_state_dict(state["optimizer"])
@@ -131,6 +146,11 @@ def _state(learner: Learner, *, is_loading: bool) -> dict[str, Any]:
     model = learner.wrapped.module.sharded_state_dict(metadata=metadata)
     optimizer = learner.optimizer.sharded_state_dict(model, is_loading=is_loading, metadata=metadata)
     return {"model": model, "optimizer": optimizer}
+
+
+def _causes(error: CheckpointException) -> str:
+    causes = {f"rank {rank}: {cause}" for rank, (cause, _) in error.failures.items()}
+    return "; ".join(sorted(causes)) or "another rank failed"
 
 
 def _compare(folder: Path, manifest: dict[str, Any], *, with_digests: bool) -> str:

@@ -32,6 +32,7 @@ class Parallel:
         self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_cuda else torch.device("cpu")
         if on_cuda:
             torch.cuda.set_device(self.device)
+            _make_cuda_repeatable()
         if self._owns_world:
             _join_world("nccl" if on_cuda else "gloo")
         self.rank: int = dist.get_rank()
@@ -98,6 +99,13 @@ class Parallel:
     def _leave_world(self) -> None:
         if self._owns_world and dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _make_cuda_repeatable() -> None:
+    """Same inputs, same bits, on GPUs too: a resumed run must end as the run that was never stopped."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
 
 
 def _join_world(backend: str) -> None:

@@ -1,14 +1,16 @@
 """What the ranks of the pool are asked to do. Every function runs in all ranks of a world at once."""
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from megatron.core.dist_checkpointing.strategies import filesystem_async
 
 from grhpc.config import Config
-from grhpc.errors import ConfigError
+from grhpc.errors import ConfigError, StoreError
 from grhpc.grpo.batch import Batch
 from grhpc.train.logprobs import logprobs_and_entropy
 from grhpc.train.parallel import Parallel
@@ -108,3 +110,38 @@ def logprobs_of(logits: np.ndarray, targets: np.ndarray, weights: np.ndarray, te
         return found[0].detach().numpy(), found[1].detach().numpy(), mine.grad.numpy(), torch.equal(mine, before)
     finally:
         parallel.close()
+
+
+def save_only(config: Config, model_dir: Path, folder: Path) -> str:
+    """Save a fresh model; the words of the refusal, or "" where it worked."""
+    trainer = Trainer(config, model_dir)
+    try:
+        trainer.save(folder, {})
+        return ""
+    except StoreError as error:
+        return str(error)
+    finally:
+        trainer.close()
+
+
+def save_without_space(config: Config, model_dir: Path, folder: Path) -> str:
+    """`save_only` where the last rank's disk is full."""
+
+    def full(*_args: Any, **_kwargs: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    last = int(os.environ["RANK"]) == int(os.environ["WORLD_SIZE"]) - 1
+    whole = filesystem_async._write_item
+    filesystem_async._write_item = full if last else whole
+    try:
+        return save_only(config, model_dir, folder)
+    finally:
+        filesystem_async._write_item = whole
+
+
+def wait_for_rank_0(config: Config, model_dir: Path) -> None:
+    """Rank 0 dies without a word while the others wait for its word, as they do for hours in a run."""
+    trainer = Trainer(config, model_dir)
+    if trainer.is_main:
+        os._exit(1)
+    trainer.broadcast(None)

@@ -46,20 +46,32 @@ class RankPool:
 
     def run(self, world_size: int, function: Callable[..., Any], *args: Any) -> list[Any]:
         """function(*args) in `world_size` ranks at once; their results in rank order."""
-        if not self.processes:
-            self._start()
-        port = _free_port()
-        for pipe in self.pipes[:world_size]:
-            pipe.send((function, world_size, port, args))
+        self.submit(world_size, function, *args)
         results = []
-        for rank, pipe in enumerate(self.pipes[:world_size]):
-            answered = pipe.poll(TASK_TIMEOUT_S)
-            fine, value = pipe.recv() if answered else (False, f"rank {rank} gave no answer in {TASK_TIMEOUT_S} s")
+        for rank in range(world_size):
+            fine, value = self.answer(rank)
             if not fine:
                 self.stop()
                 raise AssertionError(f"rank {rank} of {world_size} failed:\n{value}")
             results.append(value)
         return results
+
+    def submit(self, world_size: int, function: Callable[..., Any], *args: Any) -> None:
+        """Start function(*args) in `world_size` ranks."""
+        if not self.processes:
+            self._start()
+        port = _free_port()
+        for pipe in self.pipes[:world_size]:
+            pipe.send((function, world_size, port, args))
+
+    def answer(self, rank: int) -> tuple[bool, Any]:
+        """Whether the rank's task ended well, and its result or traceback."""
+        if not self.pipes[rank].poll(TASK_TIMEOUT_S):
+            return False, f"rank {rank} gave no answer in {TASK_TIMEOUT_S} s"
+        try:
+            return self.pipes[rank].recv()
+        except EOFError:
+            return False, f"rank {rank} died"
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
@@ -67,6 +79,7 @@ class RankPool:
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(rank, theirs), daemon=True)
             process.start()
+            theirs.close()
             self.processes.append(process)
             self.pipes.append(ours)
 

@@ -120,6 +120,28 @@ def test_checkpoint_of_another_model_is_refused(saved, model_of):
         trainer.close()
 
 
+def test_load_overwrites_everything_that_was_learned_since(model_of, batches_of, tmp_path):
+    batches = batches_of("qwen3-tied")
+    trainer = Trainer(make_config(), model_of("qwen3-tied"))
+    try:
+        trainer.step(batches[0], 1)
+        trainer.save(tmp_path / "s000001", {})
+        expected = [trainer.step(batch, step) for step, batch in enumerate(batches[1:], start=2)]
+        trainer.load(tmp_path / "s000001")
+        assert [trainer.step(batch, step) for step, batch in enumerate(batches[1:], start=2)] == expected
+    finally:
+        trainer.close()
+
+
+def test_write_that_one_rank_cannot_do_is_an_error_on_every_rank(pool, model_of, tmp_path):
+    folder = tmp_path / "s000001"
+    config = make_config(train={"tensor_parallel": 2})
+    messages = pool.run(2, rank_tasks.save_without_space, config, model_of("qwen3"), folder)
+    assert all("could not be written" in message and "No space left" in message for message in messages)
+    assert not folder.exists()
+    assert pool.run(2, rank_tasks.save_only, config, model_of("qwen3"), folder) == ["", ""], "the next attempt succeeds"
+
+
 def test_save_replaces_the_rest_of_an_unfinished_one(model_of, tmp_path):
     rest = tmp_path / ".s000001.tmp"
     rest.mkdir()

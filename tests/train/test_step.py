@@ -181,3 +181,15 @@ def test_learning_rate_rises_over_the_warmup_then_stays():
 def test_layout_that_does_not_fit_is_refused_in_words(pool, model_of, ranks, sizes, words):
     messages = pool.run(ranks, rank_tasks.refusal, make_config(train=sizes), model_of("qwen3"))
     assert all(words in message for message in messages)
+
+
+def test_ranks_that_wait_learn_of_the_death_of_rank_0(pool, model_of):
+    """Their patience is a day; they must not use it."""
+    pool.submit(2, rank_tasks.wait_for_rank_0, make_config(), model_of("qwen3"))
+    try:
+        assert pool.answer(0) == (False, "rank 0 died")
+        fine, words = pool.answer(1)
+    finally:
+        pool.stop()
+    assert not fine
+    assert "broadcast" in words
