@@ -35,7 +35,7 @@ Row = TypeVar("Row")
 
 _MOST_LOSSES = 16  # names lost to other claimers before `claim` answers None and its caller waits a little
 _LOSSES_A_LISTING = 4
-_PATIENCE_S = (0.0, 0.05, 0.2, 1.0, 2.0)  # waits for a file that the directory lists but `open` does not find yet
+_PATIENCE_S = (0.05, 0.2, 1.0, 2.0)  # waits for a file that the directory lists but `open` does not find yet
 
 
 @dataclass(frozen=True)
@@ -170,12 +170,12 @@ class Queue(Generic[Row]):
     def _open(self, own: ShardFile) -> Lease[Row] | None:
         path = self._folders.path(LEASED, own)
         for patience_s in _PATIENCE_S:
-            time.sleep(patience_s)
             try:
                 return Lease(self._folders, self._heartbeat, own, self._read(path))
             except FileNotFoundError:
                 if path.name not in list_names(path.parent):
                     return None  # we slept so long that the lease was reaped
+                time.sleep(patience_s)
             except (CorruptFile, ForeignFile) as error:
                 self._folders.set_aside(own, error.problem)
                 return None
