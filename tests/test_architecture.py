@@ -158,6 +158,12 @@ def test_every_dotted_name_resolves(target):
     assert callable(getattr(importlib.import_module(module), function))
 
 
+def test_test_files_have_different_names():
+    """pytest imports them by their bare names."""
+    names = [path.name for path in (PACKAGE.parent / "tests").rglob("test_*.py")]
+    assert len(names) == len(set(names)), sorted({name for name in names if names.count(name) > 1})
+
+
 def test_the_tree_names_no_machine():
     """No workplace's paths and no registry's host: what is here must work anywhere."""
     files = subprocess.run(["git", "ls-files"], cwd=PACKAGE.parent, capture_output=True, text=True).stdout.split("\n")

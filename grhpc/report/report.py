@@ -55,7 +55,7 @@ def gather(run: RunDir, history: History) -> Result:
         "verifier": config.verify.mode,
         "rows": _rows(history),
         "groups": {"admitted": ledger.next_group, **fates},
-        "decisions": dict(sum((Counter(e.get("decisions") or {}) for e in history.steps.values()), Counter())),
+        "decisions": {d: sum((e.get("decisions") or {}).get(d, 0) for e in history.steps.values()) for d in DECISIONS},
         "heldout": {str(v): vars(judged) for v, judged in history.heldout.items()},
         "last_batch": vars(batch) if (batch := last_judged_batch(run, ledger)) else None,
         "seconds": history.seconds,

@@ -1,0 +1,105 @@
+"""Status: SLURM's view joined with the run directory's, also where they disagree or one is silent."""
+
+import json
+import os
+import time
+
+import pytest
+
+from grhpc.cluster.submissions import Submission, record
+from grhpc.report.status import lines, status
+
+FAKE_SACCT = """#!/bin/sh
+echo x >> {calls}
+cat {answer}
+"""
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """A function: lines that sacct answers -> a file with one line a call."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    calls, answer, sacct = folder / "calls", folder / "answer", folder / "sacct"
+    sacct.write_text(FAKE_SACCT.format(calls=calls, answer=answer))
+    sacct.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+    def make(*text):
+        answer.write_text("\n".join(text) + "\n")
+        return calls
+
+    return make
+
+
+def line(job_id, state, reason="None"):
+    now = int(time.time())
+    return f"{job_id}|{state}|0:0|{now - 100}|{now - 90}|Unknown|n1|{reason}"
+
+
+def test_the_run_directorys_part(small):
+    found = status(small.run)
+    assert (found["step"], found["steps"]) == (2, 3)
+    assert found["groups"] == {"admitted": 12, "in_flight": 4, "trained": 8, "dropped": {}}
+    assert found["queues"]["prompts"] == {"ready": 1, "leased": 0, "failed": 0}
+    assert found["last_step"]["reward_mean"] == 0.5
+    [wait] = found["waits"]
+    assert (wait["role"], wait["for"]) == ("train", "4 more judged groups") and 64 < wait["seconds"] < 80
+    json.dumps(found)
+
+
+def test_without_jobs_the_run_is_broken_off_and_says_what_to_do(small):
+    found = status(small.run)
+    assert found["state"] == "broken off" and "resume tiny" in found["next"]
+    assert lines(found)[-1].startswith("next: ")
+
+
+def test_finished_and_stopped_are_told_apart(small):
+    small.run.request_stop("enough")
+    assert status(small.run)["state"] == "stopped"
+    small.run.finish({"step": 3})
+    assert status(small.run)["state"] == "finished"
+
+
+def test_jobs_are_joined_in_one_call(small, slurm):
+    for role, job, tasks in (("train", "70", 0), ("rollout", "71", 3), ("verify", "72", 2)):
+        record(small.run.jobs_dir, Submission("slurm", role, job, tasks))
+    calls = slurm(
+        line("70", "RUNNING"),
+        line("71_0", "RUNNING"),
+        line("71_1", "PREEMPTED"),
+        line("71_2", "PENDING", "Priority"),
+        line("72_0", "RUNNING"),
+        line("72_1", "FAILED"),
+    )
+    found = status(small.run)
+    assert len(calls.read_text().split()) == 1
+    assert found["state"] == "running"
+    assert found["roles"]["rollout"]["states"] == {"RUNNING": 1, "PREEMPTED": 1, "PENDING": 1}
+    waits = {(w["role"], w["job"]): w["for"] for w in found["waits"]}
+    assert waits["rollout", "71_2"] == "SLURM (Priority)" and ("rollout", "71_1") in waits
+
+
+def test_a_role_without_a_live_task_is_named(small, slurm):
+    for role, job in (("train", "70"), ("rollout", "71"), ("verify", "72")):
+        record(small.run.jobs_dir, Submission("slurm", role, job))
+    slurm(line("70", "RUNNING"), line("71", "RUNNING"), line("72", "CANCELLED by 1000"))
+    assert status(small.run)["next"].startswith("no verify task is there")
+
+
+def test_errors_and_failed_shards_are_listed_with_their_reasons_printable(small):
+    small.run.events("rollout", "9").emit("error", problem="engine died \x1b[2J")
+    for _ in range(small.run.config().store.max_attempts):
+        lease = small.run.queue("prompts").claim("test")
+        assert lease is not None
+        lease.fail("too hard")
+    found = status(small.run)
+    assert {f["what"] for f in found["failures"]} == {"rollout 9", "shard prompts/g00000008-0004"}
+    text = "\n".join(lines(found))
+    assert "too hard" in text and "\x1b" not in text and "\\x1b[2J" in text
+
+
+def test_a_torn_event_line_is_no_trouble(small):
+    with (small.run.events_dir / "train-local-0.jsonl").open("a") as file:
+        file.write('{"t": 1, "event": "st')
+    assert status(small.run)["step"] == 2
