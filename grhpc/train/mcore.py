@@ -19,6 +19,7 @@ from grhpc.train import platform
 platform.install()
 warnings.filterwarnings("ignore", module=r"megatron\..*")
 warnings.filterwarnings("ignore", message=r".*torch\.distributed.*is deprecated", category=FutureWarning)
+warnings.filterwarnings("ignore", message="Please use DTensor instead", category=FutureWarning)
 logging.getLogger("megatron").setLevel(logging.ERROR)
 
 from megatron.core import dist_checkpointing, parallel_state, tensor_parallel
