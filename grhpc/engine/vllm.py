@@ -105,6 +105,10 @@ class VllmEngine:
             self.close()
             raise
 
+    @property
+    def closed(self) -> bool:
+        return self._engine is None
+
     def close(self) -> None:
         """Stop the engine and its children. May be called twice."""
         engine, self._engine = self._engine, None
@@ -201,6 +205,9 @@ def _start(model: str, dtype: str, settings: EngineConfig, max_model_tokens: int
         "use_tqdm_on_load": False,
         "seed": seed,
     }
+    if not _has_gpu():
+        # A prompt cut in two rewinds its seeded generator, and the CPU's generators cannot be rewound.
+        chosen["enable_chunked_prefill"] = False
     if settings.kv_cache_mb is not None:
         chosen["kv_cache_memory_bytes"] = settings.kv_cache_mb << 20
     try:
