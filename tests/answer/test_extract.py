@@ -1,0 +1,167 @@
+"""The extractor: what it finds, what it leaves, and that nothing hurts it."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from grhpc.answer.extract import extract_answer
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        (r"so \boxed{42}.", "42"),
+        (r"\boxed{\sqrt{\frac{a_{1}}{b}}}", r"\sqrt{\frac{a_{1}}{b}}"),
+        (r"\boxed {5}", "5"),
+        ("\\boxed\n{5}", "5"),
+        (r"\fbox{7}", "7"),
+        (r"$\boxed{ 3 }$", "3"),
+        (r"\boxed{1} no, \boxed{2}", "2"),
+        (r"\boxed{1} then \fbox{2}", "2"),
+        (r"\boxed{5} and then \boxed{6", "5"),
+        (r"put it in \boxed{}: \boxed{5}, as \boxed{ } says", "5"),
+        (r"\boxed{\boxed{5}}", "5"),
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        (r"\boxed{\left\{ x \right.}", r"\left\{ x \right."),
+        (r"\boxed{a \\{b}}", r"a \\{b}"),
+        (r"\boxed{\text{the answer is: no}}", r"\text{the answer is: no}"),
+        (r"\boxed{5} Final Answer: 6", "5"),
+        ("\\boxed{multi\nline}", "multi\nline"),
+        (r"\boxed{日本 {x}}", "日本 {x}"),
+    ],
+)
+def test_boxes(response, answer):
+    assert extract_answer(response) == answer
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        ("The answer is: 42", "42"),
+        ("The answer is 42.", "42"),
+        ("the final answer is 3.5", "3.5"),
+        ("The correct answer is (B).", "(B)"),
+        ("Answer: 7\n", "7"),
+        ("answer:7", "7"),
+        ("**Final Answer:** 7", "7"),
+        ("**Final Answer**: **7**", "7"),
+        ("**Final Answer: 7**", "7"),
+        ("Final Answer is: yes", "yes"),
+        ("Final Answer:\n\n  7 apples\nbecause I say so", "7 apples"),
+        ("Final Answer:\n\\[\n42\n\\]", "42"),
+        ("### Final Answer\n\n$42$", "$42$"),
+        ("**Final Answer**\n42", "42"),
+        ("The solution is: x = 2", "x = 2"),
+        ("Solution: x = 2", "x = 2"),
+        ("Answer: 1\nWait.\nAnswer: 2", "2"),
+        ("Answer: 1\nSo the answer is 2.", "2"),
+        ("Answer: 5\nFinal Answer:", "5"),
+        ("Answer: 5<|im_end|>", "5"),
+        ("The answer is 5. </s><|endoftext|>", "5"),
+        ("\r\nAnswer:\r\n5\r\nmore", "5"),
+        ("İ Answer: 5", "5"),
+        ("Answers: 2 and 3", "2 and 3"),
+        ("Student Answer\uff1a 5", "5"),
+    ],
+)
+def test_markers(response, answer):
+    assert extract_answer(response) == answer
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        "",
+        "42",
+        "I would answer that it is 42",
+        "an unanswerable: 5",
+        r"\boxed{}",
+        r"\boxed{ \quad "[:-6],
+        r"\boxed5",
+        r"\boxed{5",
+        "Solution:\nFirst we take the derivative",
+        "Final Answer:",
+        "Answer: <|im_end|>",
+        "Answer: **",
+        "{}{}{",
+    ],
+)
+def test_no_answer(response):
+    assert extract_answer(response) is None
+
+
+balanced = st.recursive(
+    st.text(alphabet="ab1 +\\$", min_size=1, max_size=5).map(lambda text: text.replace("\\", "\\frac")),
+    lambda inner: st.lists(inner, min_size=1, max_size=3).map(lambda parts: "{" + "".join(parts) + "}"),
+    max_leaves=12,
+)
+
+
+@given(before=st.text(), content=balanced, after=st.text(alphabet="xyz {}.\n"))
+def test_a_box_gives_back_its_content_at_any_depth(before, content, after):
+    content = content.strip()
+    if not content or content.strip("{} ") == "":
+        content = f"x{content}"
+    assert extract_answer(f"{before} \\boxed{{{content}}}{after}") == content
+
+
+@given(depth=st.integers(0, 3000))
+@settings(max_examples=20, deadline=None)
+def test_depth_has_no_limit(depth):
+    content = "{" * depth + "1" + "}" * depth
+    assert extract_answer(f"\\boxed{{{content}}}") == content
+
+
+pieces = st.sampled_from(
+    [
+        "\\boxed", "\\fbox", "{", "}", "\\{", "\\}", "\\\\", " ", "\n", "\r", "answer", "Answer:", "The answer is", "the final ",
+        "Solution:", "**", "#", ":", "is", ".", "$$", "<|im_end|>", "</s>", "1", "x", "İ", "\ud800", "\u2028", "\0",
+    ]
+)  # fmt: skip
+
+
+@given(st.lists(st.one_of(pieces, st.text(max_size=3)), max_size=60).map("".join))
+@settings(max_examples=400, deadline=None)
+def test_never_raises_and_never_invents(response):
+    answer = extract_answer(response)
+    if answer is not None:
+        assert answer and answer == answer.strip()
+        assert answer in response
+
+
+@given(first=st.text(alphabet="ab{}\\ \n"), last=st.integers())
+def test_what_comes_before_the_last_box_does_not_matter(first, last):
+    assert extract_answer(f"{first} \\boxed{{{last}}}") == str(last)
+
+
+HOSTILE = {
+    "opening": "{" * 10**6,
+    "closing": "}" * 10**6,
+    "box of opening": "\\boxed" + "{" * 10**6,
+    "box of closing": "\\boxed{" + "}" * 10**6,
+    "deep": "\\boxed" + "{" * 500_000 + "}" * 500_000,
+    "boxes never closed": "\\boxed{" * 140_000,
+    "boxes in boxes": "\\boxed{" * 120_000 + "}" * 120_000,
+    "empty boxes": "\\boxed{}" * 125_000,
+    "escaped": "\\boxed{" + "\\{" * 500_000,
+    "box, spaces": "\\boxed" + " " * 10**6,
+    "markers": "answer:" * 140_000,
+    "marker lines": "answer:\n" * 125_000,
+    "marker, empty lines": "answer:" + "\n" * 10**6,
+    "marker, stars": "answer:" + "*\n" * 500_000,
+    "the, spaces": "the" + " " * 10**6 + "answer is",
+    "answer, spaces": "answer" + " " * 10**6,
+    "answer, stars": "answer" + "*" * 10**6,
+    "the the": "the " * 250_000,
+    "end tokens": "answer: " + "<|im_end|>" * 100_000,
+    "hashes": "#\n" * 500_000 + "final answer",
+    "spaces before": " " * 10**6 + "final answer\n5",
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
+@pytest.mark.timeout(120)
+def test_a_megabyte_of_hostile_input_ends(text):
+    """In quadratic time each of these would take hours; tests/bench/bench_extract.py has the milliseconds."""
+    answer = extract_answer(text)
+    assert answer is None or answer in text

@@ -1,0 +1,95 @@
+"""One engine kept running, with engines that fail on command."""
+
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from grhpc.engine.host import STALLED, EngineHost
+from grhpc.engine.watchdog import Watchdog
+from grhpc.errors import EngineError
+
+
+class Engine:
+    """Generates nothing; fails where told to."""
+
+    def __init__(self, fails: bool) -> None:
+        self.fails, self.closed = fails, False
+
+    def generate(self, requests, should_stop):
+        if self.fails:
+            raise EngineError("it broke")
+        return None if should_stop() else []
+
+    def load_weights(self, folder):
+        if self.fails:
+            raise EngineError("it broke")
+
+    def close(self):
+        self.closed = True
+
+
+def host_of(*engines: Engine) -> EngineHost:
+    waiting = list(engines)
+    return EngineHost(lambda: waiting.pop(0), 60.0, lambda seconds: None)
+
+
+def test_an_engine_is_started_once_and_asked_whether_to_stop():
+    host = host_of(Engine(fails=False))
+    assert host.generate([], lambda: False) == []
+    assert host.generate([], lambda: True) is None
+    assert host.starts == 1
+
+
+@pytest.mark.parametrize("fail", [lambda h: h.generate([], lambda: False), lambda h: h.load_weights(None)])
+def test_a_failed_engine_is_closed_and_replaced(fail):
+    first, second = Engine(fails=True), Engine(fails=False)
+    host = host_of(first, second)
+    with pytest.raises(EngineError):
+        fail(host)
+    assert first.closed
+    assert host.engine is second and host.starts == 2
+
+
+def test_a_host_that_is_closed_starts_again_when_needed():
+    first, second = Engine(fails=False), Engine(fails=False)
+    host = host_of(first, second)
+    assert host.engine is first
+    host.close()
+    assert first.closed
+    assert host.engine is second
+
+
+def test_the_watchdog_acts_only_when_progress_stops():
+    stalled = threading.Event()
+    dog = Watchdog(0.4, stalled.set)
+    with dog.watching():
+        for _ in range(20):
+            assert not stalled.wait(0.05)
+            dog.beat()
+        assert stalled.wait(20)
+
+
+def test_the_watchdog_is_quiet_outside_of_watching():
+    stalled = threading.Event()
+    dog = Watchdog(0.05, stalled.set)
+    with dog.watching():
+        pass
+    assert not stalled.wait(0.3)
+
+
+def test_a_hung_engine_ends_the_process_after_it_was_told():
+    script = """
+import sys, time
+from grhpc.engine.host import EngineHost
+
+class Hung:
+    def generate(self, requests, should_stop):
+        time.sleep(600)
+
+EngineHost(Hung, 0.2, lambda seconds: print("stalled", seconds, flush=True)).generate([], lambda: False)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == STALLED, done.stderr
+    assert done.stdout == "stalled 0.2\n"
