@@ -4,8 +4,10 @@ Does not know: submitit, roles. Invariant: a process is only ever signalled if i
 recorded ones.
 """
 
+import contextlib
 import os
 import signal
+import time
 
 import psutil
 
@@ -28,7 +30,7 @@ def is_live(submission: Submission) -> bool:
     if not submission.started or start_ticks(pid) != submission.started:
         return False
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return not _ended(psutil.Process(pid))
     except psutil.NoSuchProcess:
         return False
 
@@ -41,9 +43,17 @@ def kill(submissions: list[Submission], wait_s: float = KILL_WAIT_S) -> None:
             controller = psutil.Process(int(submission.job_id))
             trees += [*controller.children(recursive=True), controller]
             os.kill(controller.pid, signal.SIGTERM)  # the controller passes it on to its tasks
-    _, left = psutil.wait_procs(trees, timeout=wait_s)
-    for process in left:
-        try:
+    give_up_s = time.monotonic() + wait_s
+    while time.monotonic() < give_up_s and not all(map(_ended, trees)):
+        time.sleep(0.05)
+    for process in trees:
+        with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-        except psutil.NoSuchProcess:
-            continue
+
+
+def _ended(process: psutil.Process) -> bool:
+    """Gone, or a zombie: in a container nobody may be there to reap it."""
+    try:
+        return not process.is_running() or bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True

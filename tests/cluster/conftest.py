@@ -58,6 +58,19 @@ def stub(role: str, does: str = "linger", **asked: Any) -> RoleConfig:
     return RoleConfig(env=env, **{"time_min": 10, "signal_s": 60, **asked})
 
 
+def new_run(folder: Path, executor: str, name: str = "stub", **roles: RoleConfig) -> RunDir:
+    """A run directory in `folder`."""
+    config = Config(
+        run=RunConfig(name=name, dir=str(folder)),
+        policy=ModelConfig("none"),
+        verifier=VerifierConfig("none"),
+        data=DataConfig("none"),
+        train=TrainConfig(steps=1),
+        cluster=ClusterConfig(executor=executor, **roles),
+    )
+    return RunDir.create(folder / name, config)
+
+
 MakeRun = Callable[..., RunDir]
 
 
@@ -67,15 +80,7 @@ def make_run(tmp_path: Path) -> Iterator[MakeRun]:
     made: list[RunDir] = []
 
     def make(executor: str, name: str = "stub", **roles: RoleConfig) -> RunDir:
-        config = Config(
-            run=RunConfig(name=name, dir=str(tmp_path)),
-            policy=ModelConfig("none"),
-            verifier=VerifierConfig("none"),
-            data=DataConfig("none"),
-            train=TrainConfig(steps=1),
-            cluster=ClusterConfig(executor=executor, **roles),
-        )
-        made.append(RunDir.create(tmp_path / name, config))
+        made.append(new_run(tmp_path, executor, name, **roles))
         return made[-1]
 
     yield make

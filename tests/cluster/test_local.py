@@ -1,0 +1,107 @@
+"""The local executor: real processes through submitit, under the same names and verbs."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from grhpc.cluster import control, launch, processes
+from grhpc.cluster.sacct import job_states, tasks_of
+from grhpc.cluster.submissions import Submission, read_submissions
+from grhpc.errors import ClusterError
+from tests.cluster.conftest import MakeRun, events, ready, stub, until
+
+
+def test_run_starts_scales_stops_and_resumes(make_run: MakeRun) -> None:
+    run = make_run("local", train=stub("train", tasks_per_node=2), rollout=stub("rollout", tasks=2))
+    jobs = launch.start(run, run.config(), ["train", "rollout"])
+    assert [j.role for j in jobs] == ["train", "rollout", "rollout"]
+    ranks = ready(run, 2, "train")
+    assert sorted(e["rank"] for e in ranks) == [0, 1]
+    ready(run, 2, "rollout")
+    assert {(r["role"], r["job"]) for r in job_states(run)} == {
+        (e["role"], e["job"]) for e in events(run, "ready") if "rank" not in e["job"]
+    }
+
+    control.scale(run, "rollout", 1)
+    assert [t.live for t in tasks_of(run)] == [True, True, False]
+    control.stop(run)
+    until("all to end", lambda: not control.live_jobs(run))
+    assert {e["reason"] for e in events(run, "drain")} >= {"stopped by a person", "signal SIGTERM"}
+    with pytest.raises(ClusterError, match="stopped"):
+        control.scale(run, "rollout", 3)
+    control.resume(run)
+    assert run.stop_reason() is None and len(control.live_jobs(run)) == 4  # with one verify task by default
+
+
+def test_stop_now_ends_its_own_and_leaves_others(make_run: MakeRun) -> None:
+    mine, other = (
+        make_run("local", "mine", rollout=stub("rollout")),
+        make_run("local", "other", rollout=stub("rollout")),
+    )
+    for run in (mine, other):
+        launch.start(run, run.config(), ["rollout"])
+        ready(run, 1)
+    control.stop(mine, now=True)
+    assert not control.live_jobs(mine) and len(control.live_jobs(other)) == 1
+
+
+def test_no_task_outlives_its_killed_controller(make_run: MakeRun) -> None:
+    run = make_run("local", rollout=stub("rollout"))
+    (job,) = launch.start(run, run.config(), ["rollout"])
+    (task,) = ready(run, 1)
+    os.kill(int(job.job_id), signal.SIGKILL)
+    until("the task to die", lambda: not psutil.pid_exists(task["pid"]) or _is_zombie(task["pid"]))
+    assert not control.live_jobs(run)
+
+
+def _is_zombie(pid: int) -> bool:
+    return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_jobs_survive_the_terminal_that_started_them(make_run: MakeRun) -> None:
+    run = make_run("local", rollout=stub("rollout"))
+    code = "import sys; from pathlib import Path; from grhpc.store.rundir import RunDir\n"
+    code += "from grhpc.cluster import launch; run = RunDir.open(Path(sys.argv[1]))\n"
+    code += "launch.start(run, run.config(), ['rollout']); input()"
+    starter = subprocess.Popen([sys.executable, "-c", code, run.path], stdin=subprocess.PIPE, start_new_session=True)
+    (task,) = ready(run, 1)
+    os.killpg(starter.pid, signal.SIGINT)  # Ctrl-C
+    starter.wait(30)
+    assert psutil.pid_exists(task["pid"]) and not events(run, "drain")
+
+
+def test_reused_process_id_is_nobody(make_run: MakeRun) -> None:
+    stale = Submission("local", "rollout", str(os.getpid()), host=os.uname().nodename, started=12345)
+    assert not processes.is_live(stale)
+    processes.kill([stale])  # we are still here
+
+
+def test_gpus_are_dealt_out(make_run: MakeRun) -> None:
+    run = make_run("local", rollout=stub("rollout", tasks=2, gpus_per_node=2), verify=stub("verify", gpus_per_node=1))
+    launch.start(run, run.config(), ["rollout", "verify"])
+    assert [s.gpus for s in read_submissions(run.jobs_dir)] == [[0, 1], [2, 3], [4]]
+
+
+def test_setup_lines_and_environment_reach_the_task(make_run: MakeRun) -> None:
+    run = make_run("local", verify=stub("not set up", setup=['export STUB_ROLE="verify"']))
+    launch.start(run, run.config(), ["verify"])
+    assert ready(run, 1)[0]["role"] == "verify"
+
+
+def test_failed_role_is_named_in_the_events(make_run: MakeRun) -> None:
+    run = make_run("local", verify=stub("verify", "fail"))
+    launch.start(run, run.config(), ["verify"])
+    until("the task to end", lambda: not control.live_jobs(run))
+    assert [e["problem"] for e in events(run, "error")] == ["RuntimeError: the stub was told to fail"]
+
+
+def test_no_sbatch_is_said_before_anything_is_made(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run("slurm")
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(ClusterError, match="no sbatch on PATH"):
+        launch.start(run, run.config())
+    assert read_submissions(run.jobs_dir) == []

@@ -1,0 +1,80 @@
+"""What `plan` counts, against models counted by hand."""
+
+import json
+from pathlib import Path
+
+from grhpc.cluster import footprint
+from grhpc.cluster.plan import gpus, plan
+from grhpc.config import (
+    ClusterConfig,
+    Config,
+    DataConfig,
+    GrpoConfig,
+    ModelConfig,
+    RoleConfig,
+    RunConfig,
+    TrainConfig,
+    VerifierConfig,
+)
+
+# Qwen2.5-7B, from its config.json; its card says 7.61 B parameters.
+QWEN_7B = {
+    "hidden_size": 3584,
+    "intermediate_size": 18944,
+    "num_attention_heads": 28,
+    "num_hidden_layers": 28,
+    "num_key_value_heads": 4,
+    "vocab_size": 152064,
+    "tie_word_embeddings": False,
+}
+
+
+def make(folder: Path, **train: int) -> Config:
+    model = folder / "model"
+    model.mkdir()
+    (model / "config.json").write_text(json.dumps(QWEN_7B))
+    (folder / "prepared").mkdir()
+    (folder / "prepared/manifest.json").write_text(json.dumps({"prompts": {"train": 3840, "heldout": 10}}))
+    return Config(
+        run=RunConfig("big", dir=str(folder)),
+        policy=ModelConfig(str(model)),
+        verifier=VerifierConfig("org/verifier"),
+        data=DataConfig(str(folder / "prepared")),
+        train=TrainConfig(steps=10, **train),
+        grpo=GrpoConfig(groups_per_step=768, updates_per_step=4),
+        cluster=ClusterConfig(
+            train=RoleConfig(nodes=2, tasks_per_node=8, gpus_per_node=8, partition="h100"),
+            rollout=RoleConfig(tasks=12, gres="gpu:h100:1", max_concurrent=6),
+            verify=RoleConfig(tasks=4, gpus_per_node=1),
+        ),
+    )
+
+
+def test_counts_a_known_model() -> None:
+    shape = footprint.Shape.of(QWEN_7B)
+    assert abs(shape.parameters - 7.61e9) < 0.01e9
+    assert shape.kv_bytes_a_token == 57344  # 56 KiB in bf16
+    assert footprint.weights_bytes(shape, "bfloat16") == 2 * shape.parameters
+    whole = footprint.trainer_bytes_a_rank(shape, "bfloat16", 1, 1, 1)
+    assert whole == 18 * shape.parameters  # 2 weights, 4 gradients, 12 optimizer
+    assert footprint.trainer_bytes_a_rank(shape, "bfloat16", 4, 2, 2) == (2 + 4 + 6) * shape.parameters // 8
+
+
+def test_says_jobs_gpus_layout_length_memory_and_disk(tmp_path: Path) -> None:
+    config = make(tmp_path, tensor_parallel=4, pipeline_parallel=2)
+    assert [gpus(config, role) for role in ("train", "rollout", "verify")] == [16, 12, 4]
+    text = plan(config)
+    for line in (
+        "train: one job of 16 ranks on 2 nodes, 16 GPUs",
+        "  #SBATCH --partition=h100",
+        "  #SBATCH --array=0-11%6",
+        "GPUs in all: 32",
+        "trainer: 16 ranks = TP 4 x PP 2 x DP 2, 8 a node on 2 nodes",
+        "groups in all: 7680, 2.00 epochs of 3840 prompts",
+        "trainer memory: 10.6 GiB a rank",
+        "rollout memory: 14.2 GiB weights a GPU, 56.0 KiB of KV cache a token",
+        "verify memory: unknown, org/verifier is no folder here",
+        "disk: 56.7 GiB for 4 weight versions",
+    ):
+        assert line in text, text
+    assert [path.name for path in tmp_path.iterdir()] != ["big"]  # nothing was made

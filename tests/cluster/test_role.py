@@ -1,0 +1,168 @@
+"""Who a process is, how it is told to drain, and what its exit code says."""
+
+import ast
+import importlib.util
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from grhpc.cluster import job, rendezvous, role
+from grhpc.cluster.job import Job
+from grhpc.errors import ConfigError, StoreError, WaitTimeout
+from grhpc.lifetime import Lifetime
+from grhpc.store.events import read_events
+from tests.cluster.conftest import STUBS, MakeRun
+
+ARRAY_TASK = {
+    "SLURM_JOB_ID": "4713",
+    "SLURM_ARRAY_JOB_ID": "4711",
+    "SLURM_ARRAY_TASK_ID": "2",
+    "SLURM_RESTART_COUNT": "3",
+    "SLURM_PROCID": "0",
+    "SLURM_NTASKS": "1",
+    "SLURMD_NODENAME": "n7",
+}
+RANK = {
+    "SLURM_JOB_ID": "4710",
+    "SLURM_PROCID": "5",
+    "SLURM_NTASKS": "6",
+    "SLURM_JOB_NUM_NODES": "2",
+    "SLURM_NODEID": "1",
+    "SLURM_LOCALID": "1",
+    "SLURM_STEP_TASKS_PER_NODE": "4,2",
+    "SLURM_JOB_END_TIME": "1795304676",
+}
+
+
+@pytest.mark.parametrize("name", role.ROLES)
+def test_every_role_in_the_table_exists(name: str) -> None:
+    module, _, function = role.ROLES[name].partition(":")
+    tree = ast.parse(Path(importlib.util.find_spec(module).origin).read_text())  # importing torch for it would be dear
+    (found,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function)
+    assert [argument.arg for argument in found.args.args] == ["run_dir", "life"]
+
+
+def test_place_in_a_slurm_array_and_in_a_job_of_many_tasks() -> None:
+    task = job.current(ARRAY_TASK)
+    assert (task.name, task.key, task.restart, task.node) == ("4711_2", "4711_2-3", 3, "n7")
+    rank = job.current(RANK)
+    assert (rank.name, rank.rank, rank.world_size, rank.local_rank, rank.local_size) == ("4710", 5, 6, 1, 2)
+    assert rank.end_s == 1795304676
+    assert job.tasks_per_node("2(x3),1") == [2, 2, 2, 1]
+
+
+def test_place_without_slurm() -> None:
+    env = {"SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_JOB_ID": str(os.getpid()), "SUBMITIT_LOCAL_NTASKS": "4"}
+    here = job.current({**env, "SUBMITIT_LOCAL_GLOBALID": "3"})
+    assert (here.name, here.rank, here.world_size, here.local_rank) == (f"local-{os.getpid()}", 3, 4, 3)
+    assert here.key == job.current(env).key  # all ranks meet under one name
+    assert job.current({}).world_size == 1
+
+
+def test_ranks_meet_where_rank_0_says(tmp_path: Path) -> None:
+    found: list[rendezvous.Meeting] = []
+    me = replace(job.current(RANK), num_nodes=1)
+    waiter = threading.Thread(target=lambda: found.append(rendezvous.meet(tmp_path, me, wait_s=20)))
+    waiter.start()
+    meeting = rendezvous.meet(tmp_path, replace(me, rank=0))
+    waiter.join()
+    assert found == [meeting] and meeting.end_s == 1795304676
+    with socket.socket() as probe:
+        probe.bind(("", meeting.port))
+
+
+def test_another_incarnation_is_not_met(tmp_path: Path) -> None:
+    me = replace(job.current(RANK), num_nodes=1)
+    rendezvous.meet(tmp_path, replace(me, rank=0))
+    with pytest.raises(WaitTimeout, match=r"rank 5 waited .*restart 1"):
+        rendezvous.meet(tmp_path, replace(me, restart=1, key="4710-1"), wait_s=0.2)
+
+
+def run_as(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, work, name: str = "stub", **place):
+    """Run a role here whose work is `work(run, life)`; the exit code."""
+    run = make_run("local", name)
+    monkeypatch.setattr(role, "find_role", lambda name: lambda path, life: work(run, life))
+    life = Lifetime(job="4711")
+    return role._run("rollout", run, Job(**{"kind": job.SLURM, "id": "4711", "key": "4711-0", **place}), life), run
+
+
+def test_exit_codes_say_whether_to_come_back(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(run, life):
+        run.request_stop("enough")
+        life.drain("stop requested")
+
+    def finished(run, life):
+        run.finish({})
+        life.drain("signal SIGUSR2")
+
+    drained = lambda run, life: life.drain("signal SIGUSR2")  # noqa: E731
+    cases = [(lambda run, life: None, 0), (drained, role.AGAIN), (stopped, 0), (finished, 0)]
+    codes = [run_as(make_run, monkeypatch, work, f"run{i}")[0] for i, (work, _) in enumerate(cases)]
+    assert codes == [code for _, code in cases]
+    assert run_as(make_run, monkeypatch, drained, "here", kind=job.LOCAL)[0] == 0  # nobody would start it again
+
+
+def test_error_is_said_once_in_the_events(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hopeless(run, life):
+        raise ConfigError("a setting is wrong", "mend it")
+
+    code, run = run_as(make_run, monkeypatch, hopeless)
+    assert code == role.FINAL
+    assert [(e["role"], e["job"], e["problem"]) for e in read_events(run.events_dir)] == [
+        ("rollout", "4711", "a setting is wrong")
+    ]
+
+    def unlucky(run, life):
+        raise StoreError("the filesystem is full", "make room")
+
+    with pytest.raises(StoreError):  # any exit code but 0, 2 and 75: worth another try
+        run_as(make_run, monkeypatch, unlucky, "unlucky")
+
+
+def test_a_stopped_run_is_not_begun(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run("local")
+    run.request_stop("enough")
+    monkeypatch.setattr(role, "find_role", lambda name: pytest.fail("the role was started"))
+    assert role._run("verify", run, Job(job.NONE, "1", key="1"), Lifetime()) == 0
+
+
+def test_engines_on_one_node_share_its_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,4,5")
+    role._take_share_of_devices(Job(job.SLURM, "1", key="1", world_size=4, local_rank=1, local_size=2))
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,5"
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM])
+def test_command_line_drains_on_a_signal(make_run: MakeRun, number: signal.Signals) -> None:
+    run = make_run("local")
+    env = {**os.environ, "PYTHONPATH": f"{Path(role.__file__).parents[2]}:{STUBS}", "STUB_ROLE": "rollout"}
+    words = [sys.executable, "-m", "grhpc.cluster.role", "rollout", str(run.path)]
+    process = subprocess.Popen(words, env=env, stderr=subprocess.PIPE, text=True)
+    try:
+        while not read_events(run.events_dir):
+            assert process.poll() is None, process.stderr.read()
+        process.send_signal(number)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+    assert read_events(run.events_dir)[-1]["reason"] == f"signal {number.name}"
+
+
+def test_command_line_refuses_in_two_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert role.main(["rollout", str(tmp_path)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 2
+    assert role.main(["rollout"]) == 2
+
+
+def test_starting_a_role_loads_nothing_heavy() -> None:
+    code = "import sys, json, grhpc.cluster.role; print(json.dumps(sorted(sys.modules)))"
+    loaded = set(json.loads(subprocess.check_output([sys.executable, "-c", code], text=True)))
+    assert not loaded & {"torch", "vllm", "megatron", "transformers", "submitit", "datasets"}

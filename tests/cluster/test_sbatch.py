@@ -1,0 +1,128 @@
+"""Three forms of one request: what submitit writes, what `plan` shows, what the plain templates say."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+from submitit.slurm.slurm import SlurmExecutor
+
+from grhpc.cluster import sbatch
+from grhpc.cluster.role import AGAIN, FINAL, ROLES
+from grhpc.config import RoleConfig
+
+TEMPLATES = Path(__file__).parents[2] / "slurm"
+# The RoleConfig that says what a template says.
+TWINS = {
+    "train": RoleConfig(cpus_per_task=8, gpus_per_node=8, mem_gb=64, tasks_per_node=8, time_min=1440),
+    "rollout": RoleConfig(cpus_per_task=8, gpus_per_node=1, mem_gb=64, tasks=4, time_min=240),
+    "verify": RoleConfig(cpus_per_task=8, gpus_per_node=1, mem_gb=64, tasks=2, time_min=240),
+}
+FULL = RoleConfig(
+    tasks=12,
+    nodes=2,
+    tasks_per_node=4,
+    gres="gpu:h100:4",
+    gpus_per_node=3,  # gres wins
+    cpus_per_task=6,
+    mem_gb=1.5,
+    time_min=90,
+    partition="spot",
+    account="lab",
+    qos="low",
+    constraint="h100&ib",
+    exclude="n[3-4]",
+    signal_s=300,
+    max_concurrent=5,
+    python="python3.11",
+    prefix="apptainer exec --nv image.sif",
+    setup=["module load cuda"],
+    env={"NCCL_DEBUG": "WARN it all"},
+    extra={"reservation": "night", "exclusive": True},
+)
+
+
+def submitit_text(role: RoleConfig, tasks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The batch script that submitit makes, without a SLURM."""
+    monkeypatch.setattr(SlurmExecutor, "affinity", classmethod(lambda cls: 1))
+    executor = SlurmExecutor(tmp_path, python=sbatch.python_command(role))
+    executor.update_parameters(**sbatch.parameters("grhpc-role", "RUN_ID", role))
+    if tasks > 1:
+        executor.parameters["map_count"] = tasks
+    return executor._make_submission_file_text(executor._submitit_command_str, "uid")
+
+
+def options(text: str) -> dict[str, str]:
+    """Directives by name."""
+    lines = (shlex.split(line)[1] for line in text.splitlines() if line.startswith("#SBATCH"))
+    return {name: value for name, _, value in (line.removeprefix("--").partition("=") for line in lines)}
+
+
+def megabytes(text: str) -> str:
+    return str(int(text[:-1]) * 1024) + "M" if text.endswith("G") else text
+
+
+def srun_options(text: str, role: RoleConfig) -> list[str]:
+    """The words of the srun line before the interpreter, without folders."""
+    line = text.replace("\\\n", " ").partition("\nsrun ")[2].partition("\n")[0]
+    words = shlex.split(line.replace("$SLURM_CPUS_PER_TASK", str(role.cpus_per_task)))
+    return [Path(word).name for word in words[: words.index("-u") - 1]]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_template_and_submitit_agree(role: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    twin = TWINS[role]
+    ours = (TEMPLATES / f"{role}.sbatch").read_text()
+    theirs = submitit_text(twin, 1 if role == "train" else twin.tasks, tmp_path, monkeypatch)
+    mine, its = options(ours), options(theirs)
+    assert its.pop("comment") == "grhpc:RUN_ID"  # known only to a run
+    assert its.pop("job-name") == "grhpc-role" and mine.pop("job-name") == f"grhpc-{role}"
+    assert Path(its.pop("output")).name == Path(mine.pop("output")).name
+    mine["mem"] = megabytes(mine["mem"])
+    assert mine == its
+
+    assert srun_options(ours, twin) == srun_options(theirs, twin)
+    tail = "\n".join(sbatch.COME_BACK)
+    assert ours.rstrip().endswith(tail) and theirs.rstrip().endswith(tail)
+
+
+@pytest.mark.parametrize("tasks", [1, 12])
+def test_plan_shows_what_submitit_writes(tasks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = options(submitit_text(FULL, tasks, tmp_path, monkeypatch))
+    written.pop("output")
+    shown = "\n".join(f"#SBATCH {shlex.quote(d)}" for d in sbatch.directives("grhpc-role", "RUN_ID", FULL, tasks))
+    assert options(shown) == written
+
+
+def test_every_wish_of_a_role_reaches_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = submitit_text(FULL, 12, tmp_path, monkeypatch)
+    assert options(text) == {
+        "account": "lab",
+        "array": "0-11%5",
+        "comment": "grhpc:RUN_ID",
+        "constraint": "h100&ib",
+        "cpus-per-task": "6",
+        "exclude": "n[3-4]",
+        "exclusive": "",
+        "gres": "gpu:h100:4",
+        "job-name": "grhpc-role",
+        "mem": "1536M",
+        "nodes": "2",
+        "ntasks-per-node": "4",
+        "open-mode": "append",
+        "output": str(tmp_path / "%A_%a_0_log.out"),
+        "partition": "spot",
+        "qos": "low",
+        "requeue": "",
+        "reservation": "night",
+        "signal": "USR2@300",
+        "time": "90",
+    }
+    lines = text.splitlines()
+    assert "export NCCL_DEBUG='WARN it all'" in lines
+    assert lines.index("module load cuda") < next(i for i, line in enumerate(lines) if line.startswith("srun"))
+    assert " apptainer exec --nv image.sif python3.11 -u -m submitit" in text
+
+
+def test_templates_know_the_roles_exit_codes() -> None:
+    tail = "\n".join(sbatch.COME_BACK)
+    assert f"$code = {AGAIN} " in tail and f"$code != {FINAL} " in tail
