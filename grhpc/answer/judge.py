@@ -78,8 +78,8 @@ def render(template: str, question: str, reference: str, answer: str) -> str:
 def harmless(template: str, answer: str) -> str:
     """The student's answer on one line, unable to forge the template's headings, a turn, or a decision."""
     line = _SPECIAL.sub(" ", " ".join(answer.split()))
-    line = _labels(template).sub(r"\1", _HEADING.sub("#", line))
-    return " ".join(_CLAIM.sub("decision", line).split())
+    line = _labels(template).sub(r"\1 ", _HEADING.sub("#", line))
+    return " ".join(_CLAIM.sub("claim", line).split())
 
 
 def settle(template: str, reference: str, answer: str) -> Settled | None:
@@ -120,7 +120,7 @@ def _labels(template: str) -> re.Pattern[str]:
     """What opens a part of the template ("Student Answer:"), and the names of turns, each with its colon."""
     words = {match.strip() for match in _LABEL.findall(_skeleton(template))} | {"User", "Assistant", "System"}
     longest_first = sorted(words, key=len, reverse=True)
-    return re.compile(rf"\b({'|'.join(map(re.escape, longest_first))})\s*+[:\uff1a]", re.IGNORECASE)
+    return re.compile(rf"\b({'|'.join(map(re.escape, longest_first))})\s*+[:\uff1a][\s:\uff1a]*+", re.IGNORECASE)
 
 
 def _skeleton(template: str) -> str:

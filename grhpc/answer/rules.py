@@ -22,6 +22,7 @@ from typing import Any
 
 from grhpc.errors import EngineError
 
+WORKER = ("-m", "grhpc.answer.rules")
 START_S = 120.0  # importing sympy on a busy machine
 MEMORY_BYTES = 4 << 30
 
@@ -82,8 +83,7 @@ class MathVerify:
         self.close()
 
     def _start(self) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-m", "grhpc.answer.rules"]
-        worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+        worker = subprocess.Popen([sys.executable, *WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
         if _read_line(worker, START_S) is None:
             worker.kill()
             worker.communicate()

@@ -112,12 +112,10 @@ def test_depth_has_no_limit(depth):
     assert extract_answer(f"\\boxed{{{content}}}") == content
 
 
-pieces = st.sampled_from(
-    [
-        "\\boxed", "\\fbox", "{", "}", "\\{", "\\}", "\\\\", " ", "\n", "\r", "answer", "Answer:", "The answer is", "the final ",
-        "Solution:", "**", "#", ":", "is", ".", "$$", "<|im_end|>", "</s>", "1", "x", "İ", "\ud800", "\u2028", "\0",
-    ]
-)  # fmt: skip
+BRACES = ["\\boxed", "\\fbox", "{", "}", "\\{", "\\}", "\\\\"]
+WORDS = ["answer", "Answer:", "The answer is", "the final ", "Solution:", "**", "#", ":", "is", ".", "$$", "1", "x"]
+ODD = [" ", "\n", "\r", "<|im_end|>", "</s>", "İ", "\ud800", "\u2028", "\0"]
+pieces = st.sampled_from(BRACES + WORDS + ODD)
 
 
 @given(st.lists(st.one_of(pieces, st.text(max_size=3)), max_size=60).map("".join))

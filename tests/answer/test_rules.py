@@ -1,0 +1,92 @@
+"""The rules: equality of text, and math-verify in its own process."""
+
+import pytest
+
+from grhpc.answer import rules
+from grhpc.answer.rules import MathVerify, exact
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer"),
+    [
+        ("42", "42"),
+        ("42", " 42. "),
+        ("$\\frac{1}{2}$", "\\dfrac{1}{2}"),
+        ("New York", "new  york"),
+        ("\\text{New York}", "New York"),
+        ("(1, 2)", "\\left(1,2\\right)"),
+        ("\\(x\\)", "x"),
+        ("ﬁve", "five"),
+    ],
+)
+def test_the_same_text_in_another_dress_is_equal(reference, answer):
+    assert exact(reference, answer)
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer"),
+    [
+        ("1/2", "0.5"),
+        ("42", "4 2 1"),
+        ("x^{2}", "x^{3}"),
+        ("a", "b"),
+        ("5", ""),
+        ("-5", "5"),
+        ("50%", "50"),
+        ("x_1", "x1"),
+    ],
+)
+def test_another_text_is_not_equal(reference, answer):
+    assert not exact(reference, answer)
+
+
+@pytest.fixture(scope="module")
+def math_verify():
+    with MathVerify(limit_s=60.0) as checker:
+        yield checker
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer", "equivalent"),
+    [
+        ("1/2", "0.5", True),
+        ("\\frac{1}{2}", "1/2", True),
+        ("x^2+1", "1+x^2", True),
+        ("\\{1,2\\}", "\\{2,1\\}", True),
+        ("5", "6", False),
+        ("x", "y", False),
+        ("5", "}{\\frac", False),
+        ("5", "\ud800", False),
+    ],
+)
+def test_math_verify(math_verify, reference, answer, equivalent):
+    assert math_verify.equivalent(reference, answer) is equivalent
+
+
+HANGING_WORKER = """
+import json, sys, time
+print(json.dumps("ready"), flush=True)
+for line in sys.stdin:
+    reference, answer = json.loads(line)
+    if answer == "hang":
+        time.sleep(600)
+    if answer == "die":
+        sys.exit(1)
+    print(json.dumps(True if answer == reference else None), flush=True)
+"""
+
+
+def test_a_hanging_or_dying_worker_is_replaced_and_its_pair_is_undecided(monkeypatch):
+    monkeypatch.setattr(rules, "WORKER", ("-c", HANGING_WORKER))
+    with MathVerify(limit_s=5.0) as checker:
+        assert checker.equivalent("5", "5") is True
+        assert checker.equivalent("5", "failed inside") is None
+        for fault in ("hang", "die"):
+            assert checker.equivalent("5", fault) is None
+            assert checker.equivalent("5", "5") is True
+
+
+def test_a_worker_that_does_not_start_is_an_engine_error(monkeypatch):
+    monkeypatch.setattr(rules, "WORKER", ("-c", "import sys; sys.exit(1)"))
+    with MathVerify() as checker, pytest.raises(rules.EngineError, match="did not start"):
+        checker.equivalent("5", "5")
