@@ -63,7 +63,7 @@ class Following:
         return seconds_by_role(self._spent)
 
     def gone_roles(self) -> list[str]:
-        """Roles that had a job and have had no live one for a while, on a run that is not finished."""
+        """Roles that have had no live job for a while, on a run that is not finished."""
         return [role for role, since in self._gone_since.items() if time.monotonic() - since >= GONE_S]
 
     def any_live(self) -> bool:
@@ -104,8 +104,7 @@ class Following:
 
     def _note_gone(self) -> None:
         for role in ROLES:
-            jobs = [job for job in self.jobs if job.role == role]
-            if jobs and not any(may_live(job) for job in jobs):
+            if not any(may_live(job) for job in self.jobs if job.role == role):
                 self._gone_since.setdefault(role, time.monotonic())
             else:
                 self._gone_since.pop(role, None)

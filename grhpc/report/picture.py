@@ -38,7 +38,7 @@ def as_characters(curves: Sequence[Curve], *, width: int = 64, height: int = 14)
     if not xs:
         return ["nothing to draw yet"]
     ys = [y for _, points in shown for y in points.values()]
-    low, high = min(0.0, *ys), max(1.0, *ys)
+    low, high = min(0.0, *ys), max(0.2, math.ceil(max(ys) * 10) / 10)
     first, last = min(xs), max(max(xs), min(xs) + 1)
     grid = [[" "] * width for _ in range(height)]
     for mark, (_, points) in zip(MARKS, shown, strict=False):
@@ -60,6 +60,7 @@ def as_characters(curves: Sequence[Curve], *, width: int = 64, height: int = 14)
 def write_png(path: Path, panels: Sequence[tuple[str, Sequence[Curve] | Bars]], title: str) -> None:
     """Panels of curves or stacked bars over steps, two a row."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     rows = (len(panels) + 1) // 2
     figure = Figure(figsize=(12, 3.6 * rows), layout="constrained")
@@ -73,7 +74,10 @@ def write_png(path: Path, panels: Sequence[tuple[str, Sequence[Curve] | Bars]], 
             for curve in content:
                 points = curve.finite()
                 axes.plot(list(points), list(points.values()), marker="o", markersize=3, label=curve.name)
+            low, high = axes.get_ylim()
+            axes.set_ylim(min(0.0, low), high)
         axes.set_xlabel("step")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize=8)

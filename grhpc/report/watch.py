@@ -190,10 +190,8 @@ def _explain_gone(console: Console, following: Following) -> None:
     """Which role is gone, what it said last, and what to do."""
     run = following.run
     for role in following.gone_roles():
-        states = {job.state for job in following.jobs if job.role == role}
-        console.print(
-            f"error: no {role} task is left ({', '.join(sorted(states))}), and the run is not finished", markup=False
-        )
+        states = sorted({job.state for job in following.jobs if job.role == role}) or ["no job"]
+        console.print(f"error: no {role} task is left ({', '.join(states)}); the run is not finished", markup=False)
         for line in log_end(run, role):
             console.print(f"  | {line}", markup=False)
     console.print(f"  do: mend what the log says, then: python submit.py resume {run.root.name} --watch", markup=False)

@@ -1,4 +1,4 @@
-"""A run directory as the roles leave it: two steps trained, one more admitted, held-out evaluations before and after."""
+"""A run directory as the roles leave it: two steps trained, one more admitted, held-out answers before and after."""
 
 import time
 from dataclasses import dataclass, field

@@ -1,0 +1,130 @@
+"""Watching: a line for what happens, the result at the end, a gone role said with its log, Ctrl-C harmless."""
+
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from rich.console import Console
+
+from grhpc.cluster.submissions import Submission, record
+from grhpc.report import follow
+from grhpc.report import watch as watching
+from grhpc.report.follow import Following
+from grhpc.report.logs import log_files, tail
+from grhpc.report.watch import watch
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(follow, "GONE_S", 0.2)
+    monkeypatch.setattr(watching, "POLL_S", 0.05)
+    monkeypatch.setitem(follow.JOBS_EVERY_S, "local", 0.05)
+
+
+@pytest.fixture
+def sleeper(small):
+    """A live local job for every role."""
+    from grhpc.cluster.job import start_ticks
+
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+    for role in ("train", "rollout", "verify"):
+        job = Submission("local", role, str(process.pid), started=start_ticks(process.pid))
+        record(small.run.jobs_dir, job)
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_finished_run_ends_with_lines_and_its_result(small, capsys):
+    small.run.finish({"step": 2})
+    assert watch(small.run) == 0
+    out = capsys.readouterr().out
+    assert "step    1 of 3: reward 0.250, accepted 50 % (4 yes, 3 no, 1 no_answer, 0 no_verdict)" in out
+    assert "held-out at weights 2: accepted 70 %, true 70 %" in out
+    assert "verdicts: yes 8" in out and "picture:" in out
+
+
+def test_a_gone_role_is_named_with_the_end_of_its_log(small, sleeper, capsys):
+    log = small.run.logs_dir / "train" / "1_0_log.out"
+    log.parent.mkdir()
+    log.write_text("loading\nMemoryError \x1b[2J at step 2\n")
+    sleeper.kill()
+    sleeper.wait()
+    assert watch(small.run) == 1
+    out = capsys.readouterr().out
+    assert "error: no train task is left" in out and "MemoryError \\x1b[2J at step 2" in out
+    assert "resume tiny --watch" in out
+
+
+def test_a_stopped_run_ends_quietly(small, sleeper, capsys):
+    small.run.request_stop("enough for today")
+    sleeper.kill()
+    sleeper.wait()
+    assert watch(small.run) == 0
+    assert "stopped at step 2: enough for today" in capsys.readouterr().out
+
+
+def test_a_live_run_is_followed_until_it_finishes(small, sleeper, capsys):
+    def go_on():
+        time.sleep(0.5)
+        small.emit_step(small.run.events("train", "local-0"), 3, reward=0.75)
+        small.run.finish({"step": 3})
+
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    assert watch(small.run) == 0
+    thread.join()
+    assert "step    3 of 3: reward 0.750" in capsys.readouterr().out
+
+
+def test_ctrl_c_leaves_the_run_and_says_how_to_look_again(small, sleeper, capsys, monkeypatch):
+    def interrupt(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(watching.time, "sleep", interrupt)
+    assert watch(small.run) == 130
+    assert "python submit.py status tiny --watch" in capsys.readouterr().out
+    assert small.run.stop_reason() is None and sleeper.poll() is None
+
+
+def test_without_news_it_says_what_it_waits_for(small, sleeper, capsys, monkeypatch):
+    monkeypatch.setattr(watching, "STILL_HERE_S", 0.2)
+    threading.Timer(1.0, small.run.finish, [{"step": 2}]).start()
+    watch(small.run)
+    assert "train: waits for 4 more judged groups" in capsys.readouterr().out
+
+
+def test_the_terminals_display_shows_progress_roles_and_curves(small, sleeper):
+    following = Following(small.run)
+    following.poll()
+    console = Console(width=120, force_terminal=False, file=None, record=True)
+    with console.capture() as capture:
+        console.print(watching._display(following))
+    text = capture.get()
+    assert "step 2 of 3" in text and "waits for 4 more judged groups" in text
+    assert "held-out true" in text and "●" in text
+
+
+def test_events_are_seen_once_and_torn_lines_wait_for_their_end(small):
+    following = Following(small.run)
+    following.poll()
+    with (small.run.events_dir / "verify-local-2.jsonl").open("a") as file:
+        file.write('{"t": 9e9, "event": "dra')
+        file.flush()
+        assert following.poll() == []
+        file.write('in", "role": "verify", "reason": "time"}\n')
+        file.flush()
+        assert [event["event"] for event in following.poll()] == ["drain"]
+    assert following.poll() == []
+
+
+def test_the_newest_logs_end_printable(small):
+    folder = small.run.logs_dir / "rollout"
+    folder.mkdir()
+    for i in range(12):
+        (folder / f"{i}_log.out").write_bytes(b"a\n" * 100 + b"last \x1b]0;x\x07 line\xff\n")
+    files = log_files(small.run, "rollout")
+    assert len(files) == 8
+    assert tail(files[-1], 2) == ["a", "last \\x1b]0;x\\x07 line\ufffd"]
