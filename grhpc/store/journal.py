@@ -40,19 +40,20 @@ def parse_line(line: bytes) -> dict[str, Any] | None:
 def parse_journal(data: bytes, path: Path, limit: int | None = None) -> list[Line]:
     """The lines of a journal, of its first `limit` bytes only if given (a place where a whole line ended).
 
-    A torn end is dropped. Damage before the end, or before `limit`, raises CorruptFile.
+    A torn end is dropped: a line without its newline, or with holes (a machine that crashed before its last write was
+    all on disk leaves zeros). Any other damage raises CorruptFile, since an entry that counts may be lost in it.
     """
     if limit is not None and limit > len(data):
         raise CorruptFile(f"{path} has lost its end: {len(data)} bytes of {limit}", "restore it from a backup")
     lines: list[Line] = []
-    bad, end = False, 0
+    torn, end = False, 0
     for raw in data[:limit].split(b"\n")[:-1]:
         end += len(raw) + 1
         entry = parse_line(raw)
-        if entry is None:
-            bad = True
-        elif bad:
+        if torn or (entry is None and b"\0" not in raw):
             raise CorruptFile(f"{path} is damaged before byte {end}", "restore it from a backup")
+        if entry is None:
+            torn = True
         else:
             lines.append(Line(end, entry))
     if limit is not None and limit != (lines[-1].end if lines else 0):

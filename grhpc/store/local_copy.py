@@ -32,36 +32,34 @@ class LocalCopies:
 
     def get(self, name: str, digest: str, make: Callable[[Path], None]) -> Path:
         """The folder `name` with `digest`; `make(folder)` fills a new one if it is not there. Raises what it does."""
+        final = self.root / name
         with storing(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-        final = self.root / name
-        with self._lock() as alone:
-            if not _is_good(final, digest):
-                self._make(final, digest, make)
-            self._hold(final)
-            if alone:
-                self._remove_others(final)
+            with self._lock() as alone:
+                if not _is_good(final, digest):
+                    self._make(final, digest, make)
+                self._hold(final)
+                if alone:
+                    with contextlib.suppress(OSError):  # the copy is good, whatever becomes of the others
+                        self._remove_others(final)
         return final
 
     def _make(self, final: Path, digest: str, make: Callable[[Path], None]) -> None:
         temp = self.root / f".{final.name}.{secrets.token_hex(4)}"
         try:
-            with storing(temp):
-                temp.mkdir()
+            temp.mkdir()
             make(temp)
             write_json(temp / _MARK, {"digest": digest, "boot": _boot()})
-            with storing(final):
-                if final.name in list_names(self.root) and not _is_good(final, digest):
-                    os.rename(final, self.root / f".{final.name}.{secrets.token_hex(4)}")
-                with contextlib.suppress(FileExistsError):  # somebody else was faster
-                    _rename_new(temp, final)
+            if final.name in list_names(self.root) and not _is_good(final, digest):
+                os.rename(final, self.root / f".{final.name}.{secrets.token_hex(4)}")
+            with contextlib.suppress(FileExistsError):  # somebody else was faster
+                _rename_new(temp, final)
         finally:
             shutil.rmtree(temp, ignore_errors=True)
 
     def _hold(self, final: Path) -> None:
         """Share-lock the folder's mark, so that other processes leave the folder alone while we read it."""
-        with storing(final):
-            held = os.open(final / _MARK, os.O_RDONLY)
+        held = os.open(final / _MARK, os.O_RDONLY)
         with contextlib.suppress(OSError):
             fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
         if self._held is not None:
@@ -80,8 +78,7 @@ class LocalCopies:
     @contextlib.contextmanager
     def _lock(self) -> Iterator[bool]:
         """Wait for the node's lock; False where it cannot be had."""
-        with storing(self.root):
-            descriptor = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
         try:
             yield _flock(descriptor, time.monotonic() + _LOCK_S)
         finally:

@@ -70,9 +70,10 @@ class RunDir:
             write_bytes(temp / _CONFIG, configs.dump(config).encode())
             write_json(temp / _RUN, about)
             new = cls(temp, about)
+            new._store = config.store
             for name in QUEUES:
                 new.queue(name)
-            new.weights.newest()
+            WeightStore(temp / "weights", run_id=new.run_id)
             _move_in(temp, root)
         except BaseException:
             shutil.rmtree(temp, ignore_errors=True)
@@ -92,7 +93,8 @@ class RunDir:
 
     def config(self) -> Config:
         """The resolved configuration, as it was when the run was created."""
-        return configs.load(self.config_path)
+        with storing(self.config_path):
+            return configs.load(self.config_path)
 
     def queue(self, name: str) -> Queue[Any]:
         """`prompts`, `rollouts` or `verdicts`, with the run's lease and attempts."""

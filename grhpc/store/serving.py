@@ -93,7 +93,8 @@ class _Loop:
             self.events.emit("drain", reason=self.life.drain_reason)
             return self.life.drain_reason
         if not self.life.has_time_for(TIME_MARGIN * self.longest_s):
-            return f"{self.life.remaining_s():.0f} s are too few for another shard"
+            self.life.drain(f"{self.life.remaining_s():.0f} s are too few for another shard")  # the job will come back
+            return self.life.drain_reason
         if self.run_dir.finished():
             return "the run is finished"
         if reason := self.run_dir.stop_reason():

@@ -34,6 +34,7 @@ from grhpc.store.atomic import (
     server_mtime,
     server_now,
     storing,
+    sync_file,
     write_json,
 )
 from grhpc.store.heartbeat import Heartbeat
@@ -70,7 +71,7 @@ class WeightStore:
                 make_dir(self.directory / part)
 
     def begin(self, generation: int, version: int) -> Path:
-        """An empty folder for the ranks to write in. Each rank must fsync what it writes (`atomic.sync_file`)."""
+        """An empty folder for the ranks to write in. A rank on another node must sync what it writes (`sync_file`)."""
         staging = self.directory / "staging" / folder_name(generation, version)
         with storing(staging):
             if staging.name in list_names(staging.parent):
@@ -84,13 +85,15 @@ class WeightStore:
         """Publish what stands in the staging folder, under a manifest of its files, in one rename.
 
         `base` names the model that the weights belong to; `extra` goes into the manifest. Waits up to 90 s until the
-        files in `expect` show on this machine. Raises StoreError; then nothing is published, unless it says so.
+        files in `expect` show on this machine. After a StoreError the version is published whole or not at all, and
+        `begin` and `commit` may be repeated.
         """
         name = folder_name(generation, version)
         staging, target = self.directory / "staging" / name, self.directory / name
         files = _wait_for(staging, set(expect))
         with ThreadPoolExecutor(max_workers=4) as pool:
-            entries = list(pool.map(lambda file: describe(staging / file), files))
+            list(pool.map(sync_file, (staging / file for file in files)))
+            entries = list(pool.map(describe, (staging / file for file in files)))
         manifest: dict[str, Any] = {
             "run_id": self.run_id,
             "generation": generation,

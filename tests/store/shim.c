@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 enum { COUNT = 0, KILL_BEFORE = 1, KILL_AFTER = 2, REFUSE = 3, LOSE_REPLY = 4, SHORT_WRITES = 5 };
+enum { READING = 1, WRITING = 2 };
 #define MOST_FILES 4096
 #define TRACE_BYTES (1 << 18)
 
@@ -107,7 +108,7 @@ static const char *fd_path(int fd, char *buffer, size_t size) {
         int hit = mine(-1, path); \
         MEET(hit, (flags & O_CREAT) ? "create" : "open", path, NULL, -1) \
         int fd = real(path, flags, permissions); \
-        if (hit && fd >= 0 && fd < MOST_FILES) tracked[fd] = 1; \
+        if (hit && fd >= 0 && fd < MOST_FILES) tracked[fd] = (flags & O_ACCMODE) == O_RDONLY ? READING : WRITING; \
         if (fate == 2 && fd >= 0) close(fd); \
         FINISH(fd, -1) \
     }
@@ -121,7 +122,7 @@ OPEN(open64, "open64")
         int hit = mine(folder, path); \
         MEET(hit, (flags & O_CREAT) ? "create" : "open", path, NULL, -1) \
         int fd = real(folder, path, flags, permissions); \
-        if (hit && fd >= 0 && fd < MOST_FILES) tracked[fd] = 1; \
+        if (hit && fd >= 0 && fd < MOST_FILES) tracked[fd] = (flags & O_ACCMODE) == O_RDONLY ? READING : WRITING; \
         FINISH(fd, -1) \
     }
 OPENAT(openat)
@@ -130,9 +131,13 @@ OPENAT(openat64)
 int close(int fd) {
     CALL(int, "close")
     char path[4096];
-    if (mine_fd(fd)) { fate = meet("close", fd_path(fd, path, sizeof path), NULL); tracked[fd] = 0; }
+    if (mine_fd(fd)) {
+        fate = meet("close", fd_path(fd, path, sizeof path), NULL);
+        if (fate == 1) fate = 2; /* a close that reports an error has closed all the same */
+        if (fate == 2 && tracked[fd] == READING) fate = 0; /* and only what was written can fail so late */
+        tracked[fd] = 0;
+    }
     int result = real(fd);
-    if (fate == 1) fate = 2;
     FINISH(result, -1)
 }
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from store_rows import RUN, open_queue, rows_of, small_config
 
+from grhpc.store.atomic import storing
 from grhpc.store.events import EventLog
 from grhpc.store.ledger import Ledger
 from grhpc.store.rundir import RunDir
@@ -48,7 +49,8 @@ def publish(root: Path) -> str:
     store = WeightStore(root / "weights", run_id=RUN)
     staging = store.begin(1, 2)
     for part in range(2):
-        (staging / f"part{part}.safetensors").write_bytes(bytes([part, 2]) * 3000)
+        with storing(staging):
+            (staging / f"part{part}.safetensors").write_bytes(bytes([part, 2]) * 3000)
     return store.commit(1, 2, base="tiny", extra={"step": 2}, expect=["part0.safetensors", "part1.safetensors"]).digest
 
 
