@@ -10,7 +10,8 @@ from grhpc.cluster import launch, processes, states
 from grhpc.cluster.role import ROLES
 from grhpc.cluster.sacct import JobState, tasks_of
 from grhpc.cluster.sbatch import mark, role_config
-from grhpc.cluster.submissions import Submission, read_submissions
+from grhpc.cluster.submissions import Submission, read_submissions, read_target, record_target
+from grhpc.config import Config
 from grhpc.errors import ClusterError
 from grhpc.store.rundir import RunDir
 
@@ -52,6 +53,7 @@ def scale(run: RunDir, role: str, tasks: int) -> list[str]:
     if run.finished() or run.stop_reason():
         raise ClusterError(f"{run.path.name} is stopped or finished", f"python submit.py resume {run.path.name}")
     live = [job for job in live_jobs(run) if job.role == role]
+    record_target(run.jobs_dir, role, tasks)
     if tasks > len(live):
         launch.submit(run, run.config(), {role: tasks - len(live)})
     # Those that wait go first, then the youngest.
@@ -61,14 +63,20 @@ def scale(run: RunDir, role: str, tasks: int) -> list[str]:
 
 
 def resume(run: RunDir) -> list[Submission]:
-    """Take back a request to stop, and submit what the configuration asks for and is not live."""
+    """Take back a request to stop, and submit what the configuration, or `scale`, asks for and is not live."""
     if run.finished():
         return []
     config = run.config()
     launch.require(config)
     run.clear_stop()
     live = [job.role for job in live_jobs(run)]
-    return launch.submit(run, config, {role: role_config(config, role).tasks - live.count(role) for role in ROLES})
+    return launch.submit(run, config, {role: wanted_tasks(run, config, role) - live.count(role) for role in ROLES})
+
+
+def wanted_tasks(run: RunDir, config: Config, role: str) -> int:
+    """As many as `scale` last said, or else the configuration."""
+    target = read_target(run.jobs_dir, role)
+    return role_config(config, role).tasks if target is None else target
 
 
 def _end(run: RunDir, live: list[JobState]) -> None:

@@ -47,8 +47,9 @@ def submit(run: RunDir, config: Config, tasks: dict[str, int]) -> list[Submissio
     require(config)
     done: list[Submission] = []
     try:
-        for role, count in tasks.items():
-            count = min(count, 1) if role == "train" else count
+        # The trainer last: when it begins it looks for tasks that are missing, and all must be written down by then.
+        for role, count in sorted(tasks.items(), key=lambda item: item[0] == "train"):
+            count = max(0, min(count, 1) if role == "train" else count)
             if count and config.cluster.executor == "local":
                 done += local.submit(run, role, count)
             elif count:

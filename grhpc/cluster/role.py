@@ -16,7 +16,9 @@ import ctypes
 import importlib
 import os
 import signal
+import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -85,6 +87,8 @@ def _set_place(role: str, run: RunDir, job: Job, life: Lifetime) -> None:
             _take_share_of_devices(job)
         return
     meeting = meet(run.rendezvous_dir, job)
+    if job.rank == 0 and job.kind == SLURM:
+        _refill(run)
     life.end_s = meeting.end_s
     os.environ.update(
         RANK=str(job.rank),
@@ -94,6 +98,13 @@ def _set_place(role: str, run: RunDir, job: Job, life: Lifetime) -> None:
         MASTER_ADDR=meeting.host,
         MASTER_PORT=str(meeting.port),
     )
+
+
+def _refill(run: RunDir) -> None:
+    """Bring back the other roles' tasks that ended for want of work while this job waited in SLURM's queue."""
+    ours = ("SLURM_", "SBATCH_", "SRUN_", "SUBMITIT_", "CUDA_VISIBLE_", *run.config().cluster.train.env)
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(ours) or key == "SLURM_CONF"}
+    subprocess.Popen([sys.executable, "-m", "grhpc.cluster.refill", str(run.path)], env=kept)
 
 
 def _take_share_of_devices(job: Job) -> None:
@@ -107,15 +118,22 @@ def _take_share_of_devices(job: Job) -> None:
 def _install_signals(life: Lifetime) -> None:
     """USR2 is SLURM's warning (NCCL catches USR1), TERM comes with preemption and scancel: both ask for a drain.
 
-    Installed over submitit's own handlers, which would pickle and requeue behind our back.
+    Installed over submitit's own handlers, which would pickle and requeue behind our back. SLURM signals every process
+    of the step: USR2 is blocked here, which children inherit, so that none dies of it, and taken by a thread, so that a
+    long call into C does not delay it.
     """
 
     def drain(number: int, frame: FrameType | None) -> None:
         life.drain(f"signal {signal.Signals(number).name}")
 
-    for number in (signal.SIGUSR2, signal.SIGTERM):
+    def wait_for_warning() -> None:
+        drain(signal.sigwait({signal.SIGUSR2}), None)
+
+    for number in (signal.SIGUSR2, signal.SIGTERM):  # USR2 too: threads older than the mask may still get it
         signal.signal(number, drain)
     signal.signal(signal.SIGCONT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+    threading.Thread(target=wait_for_warning, name="warning", daemon=True).start()
 
 
 def _die_with_parent(controller: int) -> None:

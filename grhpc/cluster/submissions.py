@@ -14,6 +14,8 @@ from pathlib import Path
 from grhpc.errors import CorruptFile
 from grhpc.store.atomic import list_names, read_json, write_json
 
+_TARGET = ".target.json"
+
 
 @dataclass(frozen=True)
 class Submission:
@@ -45,9 +47,20 @@ def record(directory: Path, submission: Submission) -> None:
     write_json(directory / name, {**asdict(submission), "by": submission.by or getpass.getuser()})
 
 
+def record_target(directory: Path, role: str, tasks: int) -> None:
+    """How many tasks a person wants of a role from now on."""
+    write_json(directory / f"{role}{_TARGET}", {"tasks": tasks})
+
+
+def read_target(directory: Path, role: str) -> int | None:
+    """What `record_target` wrote last; None if nobody ever scaled the role."""
+    name = f"{role}{_TARGET}"
+    return int(read_json(directory / name)["tasks"]) if name in list_names(directory) else None
+
+
 def read_submissions(directory: Path) -> list[Submission]:
     """All submissions of the run, oldest first. Raises CorruptFile."""
-    names = sorted(name for name in list_names(directory) if name.endswith(".json") and not name.startswith("."))
+    names = sorted(name for name in list_names(directory) if name.endswith(".json") and not name.endswith(_TARGET))
     found = []
     for name in names:
         try:

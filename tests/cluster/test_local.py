@@ -18,7 +18,7 @@ from tests.cluster.conftest import MakeRun, events, ready, stub, until
 def test_run_starts_scales_stops_and_resumes(make_run: MakeRun) -> None:
     run = make_run("local", train=stub("train", tasks_per_node=2), rollout=stub("rollout", tasks=2))
     jobs = launch.start(run, run.config(), ["train", "rollout"])
-    assert [j.role for j in jobs] == ["train", "rollout", "rollout"]
+    assert [j.role for j in jobs] == ["rollout", "rollout", "train"]
     ranks = ready(run, 2, "train")
     assert sorted(e["rank"] for e in ranks) == [0, 1]
     ready(run, 2, "rollout")

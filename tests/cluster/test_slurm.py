@@ -8,6 +8,7 @@ import pytest
 
 from grhpc.cluster import control, launch
 from grhpc.cluster.sacct import tasks_of
+from grhpc.cluster.submissions import read_submissions
 from grhpc.errors import ClusterError
 from tests.cluster.conftest import STUBS, MakeRun, events, ready, stub, until
 from tests.cluster.lab import Lab
@@ -65,12 +66,13 @@ def test_whole_run_over_two_nodes_agrees_with_squeue_and_stops_alone(slurm_clust
 
 def test_preempted_task_drains_and_comes_back(slurm_cluster: Lab, make_run: MakeRun) -> None:
     whole_node = {"nodelist": "n3", "exclusive": True}
-    run = make_run("slurm", rollout=stub("rollout", partition="spot", extra=whole_node))
+    run = make_run("slurm", rollout=stub("rollout", "child", partition="spot", extra=whole_node))
     launch.start(run, run.config(), ["rollout"])
     ready(run, 1)
     slurm_cluster.run("sbatch", "-p", "prod", "-w", "n3", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 2")
     ready(run, 1, restart=1)
-    assert [e["reason"] for e in events(run, "drain", restart=0)] == ["signal SIGUSR2"]
+    (drained,) = events(run, "drain", restart=0)
+    assert drained["reason"] == "signal SIGUSR2" and drained["child_lives"]
     (task,) = until("sacct to agree", lambda: [t for t in tasks_of(run) if t.state == "RUNNING"])
     assert (task.restarts, task.kind) == (1, "running")
 
@@ -129,9 +131,23 @@ def test_scale_up_down_and_resume(slurm_cluster: Lab, make_run: MakeRun) -> None
     ready(run, 4)
     control.scale(run, "rollout", 1)
     until("two tasks to go", lambda: list(states(run).values()).count("CANCELLED") == 2)
-    assert [job.role for job in control.resume(run)] == ["train", "rollout"]
+    assert [job.role for job in control.resume(run)] == ["rollout", "train"]
     assert control.resume(run) == []
     until("six tasks", lambda: len(states(run)) == 6 and sum(t.live for t in tasks_of(run)) == 4)
+
+
+def test_trainer_brings_back_tasks_that_ended_for_want_of_work(slurm_cluster: Lab, make_run: MakeRun) -> None:
+    run = make_run(
+        "slurm", rollout=stub("rollout", "once", tasks=3), verify=stub("verify", tasks=2), train=stub("train")
+    )
+    launch.start(run, run.config(), ["rollout", "verify"])
+    control.scale(run, "rollout", 2)
+    ready(run, 2, "verify")
+    until("the rollout tasks to end", lambda: sorted(states(run).values()) == ["COMPLETED"] * 3 + ["RUNNING"] * 2)
+    launch.start(run, run.config(), ["train"])
+    ready(run, 1, "train")
+    ready(run, 5, "rollout")
+    assert [(s.role, s.tasks) for s in read_submissions(run.jobs_dir)][2:] == [("train", 0), ("rollout", 2)]
 
 
 def test_arrays_larger_than_slurm_allows_are_cut(
@@ -145,10 +161,10 @@ def test_arrays_larger_than_slurm_allows_are_cut(
 
 
 def test_refused_role_leaves_no_job_behind(slurm_cluster: Lab, make_run: MakeRun) -> None:
-    run = make_run("slurm", train=stub("train"), rollout=stub("rollout", partition="nope"))
-    with pytest.raises(ClusterError, match=r"rollout job was refused: .*nvalid partition"):
+    run = make_run("slurm", rollout=stub("rollout", tasks=2), train=stub("train", partition="nope"))
+    with pytest.raises(ClusterError, match=r"train job was refused: .*nvalid partition"):
         launch.start(run, run.config())
-    until("the trainer to be cancelled", lambda: set(states(run).values()) == {"CANCELLED"})
+    until("the others to be cancelled", lambda: set(states(run).values()) == {"CANCELLED"})
     assert squeue(slurm_cluster) == {}
 
 

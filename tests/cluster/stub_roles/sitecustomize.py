@@ -7,6 +7,7 @@ fail     raise; hopeless: raise what no retry can mend
 """
 
 import os
+import subprocess
 import sys
 import time
 import types
@@ -21,6 +22,7 @@ def main(run_dir, life):
     log = run.events(role, life.job if rank == 0 else f"{life.job}-rank{rank}")
     total = _sum_of_ranks(rank) if kind == "allreduce" else 0
     host = os.environ.get("SLURMD_NODENAME", "")
+    child = subprocess.Popen(["sleep", "300"]) if kind == "child" else None
     log.emit("ready", restart=life.restart, pid=os.getpid(), host=host, total=total, rank=rank, end_s=life.end_s)
     if kind == "fail":
         raise RuntimeError("the stub was told to fail")
@@ -28,7 +30,10 @@ def main(run_dir, life):
         raise ConfigError("the stub was told to give up", "tell it otherwise")
     while kind != "once" and not (life.draining or run.stop_reason() or run.finished()):
         time.sleep(0.1)
-    log.emit("drain", reason=life.drain_reason or run.stop_reason() or "end", restart=life.restart)
+    reason = life.drain_reason or run.stop_reason() or "end"
+    log.emit("drain", reason=reason, restart=life.restart, child_lives=bool(child and child.poll() is None))
+    if child:
+        child.kill()
 
 
 def _sum_of_ranks(rank):
