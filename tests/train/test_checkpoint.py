@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import rank_tasks
-from conftest import make_config
+from trainer_cases import make_config
 
 from grhpc.errors import ConfigError, CorruptFile
 from grhpc.train.checkpoint import MANIFEST, verify_checkpoint

@@ -4,7 +4,7 @@ import grpo_reference
 import numpy as np
 import pytest
 import rank_tasks
-from conftest import make_config
+from trainer_cases import make_config
 
 LAYOUTS = {
     "TP1PP1": (1, {}),
@@ -20,6 +20,9 @@ LAYOUTS = {
     "TP2DP2-SP": (4, {"tensor_parallel": 2, "sequence_parallel": True}),
     "PP2DP2": (4, {"pipeline_parallel": 2}),
 }
+# At the usual 1e-8 Adam divides rounding noise by rounding noise wherever a gradient is nearly zero. At 1e-4 it does
+# not, and equality to 1e-5 can be asked of the weights after training too.
+ADAM_EPS = 1e-4
 CASES = [(layout, "qwen3") for layout in LAYOUTS]
 CASES += [("TP1PP1", "qwen2"), ("TP2PP2", "qwen2"), ("TP2PP2", "qwen2-tied"), ("PP2DP2", "qwen3-tied")]
 
@@ -32,7 +35,7 @@ def reference_of(model_of, batches_of):
     def get(kind):
         if kind not in made:
             *batches, probe = batches_of(kind)
-            model, figures = grpo_reference.train(model_of(kind), batches, make_config())
+            model, figures = grpo_reference.train(model_of(kind), batches, make_config(train={"adam_eps": ADAM_EPS}))
             made[kind] = {
                 "before": grpo_reference.all_logprobs(grpo_reference.load(model_of(kind)), probe, 0.8),
                 "after": grpo_reference.all_logprobs(model, probe, 0.8),
@@ -48,14 +51,17 @@ def test_layout_agrees_with_an_independent_reference(pool, model_of, batches_of,
     world_size, sizes = LAYOUTS[layout]
     *batches, probe = batches_of(kind)
     expected = reference_of(kind)
-    answers = pool.run(world_size, rank_tasks.train, make_config(train=sizes), model_of(kind), batches, probe)
+    config = make_config(train={**sizes, "adam_eps": ADAM_EPS})
+    answers = pool.run(world_size, rank_tasks.train, config, model_of(kind), batches, probe)
     found = answers[0]
     for answer in answers[1:]:
         assert answer["figures"] == found["figures"], "every rank must report the same figures"
     for step, (ours, theirs) in enumerate(zip(found["figures"], expected["figures"], strict=True)):
         for name, value in theirs.items():
             assert ours[name] == pytest.approx(value, rel=1e-5, abs=1e-7), f"{name} of step {step}"
-    for when, tolerance in (("before", 1e-5), ("after", 1e-4)):
+    for when in ("before", "after"):
         for ours, theirs in zip(found[when], expected[when], strict=True):
-            np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance, err_msg=when)
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5, err_msg=when)
+    moved = [np.abs(after - before).max() for before, after in zip(expected["before"], expected["after"], strict=True)]
+    assert min(moved) > 1e-2, "the steps must matter for the comparison to mean something"
     assert found["finite"]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import rank_tasks
 import torch
-from conftest import make_batch, make_config
 from safetensors.torch import load_file
+from trainer_cases import make_batch, make_config
 
 from grhpc.grpo.batch import Batch
 from grhpc.train.step import Trainer, learning_rate

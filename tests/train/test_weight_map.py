@@ -5,9 +5,9 @@ import json
 import pytest
 import rank_tasks
 import torch
-from conftest import make_config
 from safetensors.torch import load_file, save_file
 from tiny_models import KINDS, make_model
+from trainer_cases import make_config
 from transformers import AutoModelForCausalLM
 
 from grhpc.errors import DataError
