@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from grhpc.errors import CorruptFile
+from grhpc.errors import CorruptFile, StoreError
 from grhpc.store.atomic import list_names, read_json, storing, write_json
 
 _MARK = "local.json"
@@ -33,7 +33,7 @@ class LocalCopies:
     def get(self, name: str, digest: str, make: Callable[[Path], None]) -> Path:
         """The folder `name` with `digest`; `make(folder)` fills a new one if it is not there. Raises what it does."""
         final = self.root / name
-        with storing(self.root):
+        with self._telling(), storing(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             with self._lock() as alone:
                 if not _is_good(final, digest):
@@ -74,6 +74,13 @@ class LocalCopies:
                 continue
             if name.startswith(".") or _nobody_holds(path):
                 shutil.rmtree(path, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise StoreError(f"a local copy vanished: {error.filename}", "find out what empties that folder") from error
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[bool]:

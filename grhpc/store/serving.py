@@ -2,6 +2,7 @@
 
     consumes   one shard at a time, under a lease that a background thread keeps alive
     waits for  the next shard; each empty look also puts expired leases of others back
+    pauses     after a failure, for as long as between two looks of an idle task, so that another task takes the shard
     ends       when the run is finished or asked to stop, when this process drains or has no time for another shard, or
                after `idle_s` without work
 
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from grhpc.config import StoreConfig
-from grhpc.errors import ForeignFile, GrhpcError, Superseded, WaitTimeout
+from grhpc.errors import EngineError, ForeignFile, GrhpcError, Superseded, WaitTimeout
 from grhpc.lifetime import Lifetime
 from grhpc.store.events import EventLog
 from grhpc.store.polling import Backoff
@@ -24,6 +25,7 @@ from grhpc.store.rundir import RunDir
 Row = TypeVar("Row")
 
 MOST_FAILED = 3  # shards in a row, each another one, after which the fault is taken to be ours
+MOST_STARTS = 3  # failed preparations in a row
 TIME_MARGIN = 1.2  # a shard is claimed when 1.2 times the longest one so far fits into the process's life
 _WAITING_EVENT_S = 30.0
 
@@ -38,16 +40,18 @@ def serve(
     what: str,
     work: Callable[[Lease[Row]], None],
     *,
+    prepare: Callable[[], None],
     life: Lifetime,
     events: EventLog,
     settings: StoreConfig,
 ) -> str:
     """Do `work` on shard after shard, and return why it ended. `what` names the shards to people.
 
-    `work` delivers the results and ends the lease. Raises the last shard's error after MOST_FAILED different shards
-    failed in a row.
+    `prepare` is called before each claim, and makes sure that work is possible (an engine that broke is started again).
+    `work` delivers the results and ends the lease. Raises the last error after MOST_STARTS failures of `prepare` in a
+    row, or after MOST_FAILED different shards failed in a row.
     """
-    loop = _Loop(run, source, what, work, life, events, settings)
+    loop = _Loop(run, source, what, work, prepare, life, events, settings)
     try:
         return loop.run()
     finally:
@@ -61,20 +65,24 @@ class _Loop:
         source: Queue[Any],
         what: str,
         work: Callable[[Lease[Any]], None],
+        prepare: Callable[[], None],
         life: Lifetime,
         events: EventLog,
         settings: StoreConfig,
     ) -> None:
-        self.run_dir, self.source, self.what, self.work = run, source, what, work
+        self.run_dir, self.source, self.what, self.work, self.prepare = run, source, what, work, prepare
         self.life, self.events, self.settings = life, events, settings
         self.backoff = Backoff(settings.poll_min_s, settings.poll_max_s)
         self.failures: list[str] = []
+        self.failed_starts = 0
         self.longest_s = 0.0
         self.ended = ""
 
     def run(self) -> str:
         waiting_since_s = told_s = time.time()
         while not (ended := self._reason_to_end(waiting_since_s)):
+            if not self._prepared():
+                continue
             lease = self.source.claim(self.life.job)
             if lease is not None:
                 if self._handle(lease):
@@ -87,6 +95,19 @@ class _Loop:
             self.backoff.wait()
         self.ended = ended
         return ended
+
+    def _prepared(self) -> bool:
+        try:
+            self.prepare()
+        except EngineError as error:
+            self.failed_starts += 1
+            self.events.emit("error", problem=error.problem)
+            if self.failed_starts >= MOST_STARTS:
+                raise
+            time.sleep(self.settings.poll_max_s)
+            return False
+        self.failed_starts = 0
+        return True
 
     def _reason_to_end(self, waiting_since_s: float) -> str:
         if self.life.draining:
@@ -137,4 +158,4 @@ class _Loop:
             self.failures.append(lease.name)
         if len(self.failures) >= MOST_FAILED:
             raise error
-        self.backoff.wait()
+        time.sleep(self.settings.poll_max_s)
