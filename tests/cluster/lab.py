@@ -148,6 +148,7 @@ class Lab:
         self._remember(f"slurmd.{node}", first[0])
         cable = f"{p.bridge}n{number}"
         inside = ["nsenter", "-t", str(first[0]), "-n", "ip"]
+        self.run("ip", "link", "del", cable, check=False)  # a crashed node's cable goes a little after the node
         for words in (
             ["ip", "link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", str(first[0])],
             ["ip", "link", "set", cable, "master", p.bridge, "up"],

@@ -145,8 +145,8 @@ def test_every_role_killed_and_a_node_crashed_on_the_way(slurm_cluster: Lab, fol
     nodes = slurm_cluster.run("squeue", "-h", "-j", trainer, "-o", "%N").strip()
     crashed = slurm_cluster.run("scontrol", "show", "hostnames", nodes).split()[-1]
     slurm_cluster.crash(crashed)
+    until("the trainer's third life, elsewhere", lambda: resumes(run) >= 3, END_S)
     slurm_cluster.start_node(crashed)
-    until("the trainer's third life", lambda: resumes(run) >= 3, END_S)
     wait_for_end(run)
     assert_one_fate_each(run, 6)
 
