@@ -27,11 +27,15 @@ class Lease(Generic[Row]):
     @contextlib.contextmanager
     def keep_alive(self) -> Iterator["Lease[Row]"]:
         """While inside, a background thread gives a sign of life every quarter of the lease."""
-        self._heartbeat.watch(self._path)
+        self.hold()
         try:
             yield self
         finally:
             self._heartbeat.forget(self._path)
+
+    def hold(self) -> None:
+        """Keep the lease alive from now until it is done, released or failed."""
+        self._heartbeat.watch(self._path)
 
     @property
     def lost(self) -> bool:

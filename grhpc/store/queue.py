@@ -69,8 +69,8 @@ class Queue(Generic[Row]):
         self.lease_s, self.max_attempts, self.first = lease_s, max_attempts, first
         self._folders = Folders(self.directory, max_attempts)
         self._heartbeat = Heartbeat(lease_s / 4)
-        self._seen_reap = 0.0  # the clock file's time when we last looked
-        self._next_reap = 0.0  # on our own monotonic clock
+        self._seen_reap: float | None = None  # the clock file's time when we, or as we saw another, last reaped
+        self._rest(None)
 
     def put(self, name: str, rows: Sequence[Row]) -> bool:
         """Make the shard ready. False: a shard of that name is in this queue already, in any state.
@@ -94,8 +94,10 @@ class Queue(Generic[Row]):
         """Lease a ready shard, the first by name unless others take it; None when there is none to be had now.
 
         `holder` names the task to people (job id and restart). A shard that does not read back as what was put is moved
-        to failed/ with the reason, and the next one is tried.
+        to failed/ with the reason, and the next one is tried. Now and then a claim also reaps.
         """
+        if time.monotonic() >= self._next_look:
+            self.reap()
         losses = 0
         while losses < _MOST_LOSSES:
             candidates = self._ready()
@@ -189,9 +191,9 @@ class Queue(Generic[Row]):
 
     def _is_my_turn(self) -> bool:
         """Whether nobody, as far as we have seen, has reaped for a whole interval of ours."""
-        if not self._next_reap:
+        if self._seen_reap is None:
             return True
-        if time.monotonic() < self._next_reap:
+        if time.monotonic() < self._next_look:
             return False
         with storing(self._folders.clock):
             seen = server_mtime(self._folders.clock)
@@ -200,6 +202,6 @@ class Queue(Generic[Row]):
         self._rest(seen)
         return False
 
-    def _rest(self, seen: float) -> None:
+    def _rest(self, seen: float | None) -> None:
         self._seen_reap = seen
-        self._next_reap = time.monotonic() + self.lease_s / 4 * random.uniform(1.0, 1.5)
+        self._next_look = time.monotonic() + self.lease_s / 4 * random.uniform(1.0, 1.5)

@@ -161,6 +161,7 @@ class Flow:
             if row.group in fresh:
                 self._held.setdefault(row.group, []).append(row)
         if fresh:
+            lease.hold()
             self._leases[lease.name] = (lease, fresh)
         else:
             lease.done()

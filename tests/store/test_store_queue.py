@@ -215,15 +215,26 @@ def test_a_thousand_pollers_do_not_all_look_for_dead_holders(tmp_path: Path) -> 
     age(queues[0], 5000)
     for queue in queues:
         assert queue.reap() == []
-    queues[1]._next_reap = time.monotonic()  # its interval is over, but another process has looked meanwhile
+    queues[1]._next_look = time.monotonic()  # its interval is over, but another process has looked meanwhile
     queues[0].reap(at_once=True)
     queues[0].put("g1", rows_of(1))
     assert queues[1].reap() == []
-    queues[1]._next_reap = time.monotonic()  # this time nobody has
+    queues[1]._next_look = time.monotonic()  # this time nobody has
     queues[0].claim("dead")
     queues[0].claim("dead")
     age(queues[0], 5000)
     assert queues[1].reap() == ["g0", "g1"]
+
+
+def test_a_busy_queue_is_reaped_too(tmp_path: Path) -> None:
+    """Nobody is ever idle, so nobody ever calls `reap`: claims see to it."""
+    queue = open_queue(tmp_path, lease_s=0.5)
+    for n in range(200):
+        queue.put(f"g{n:03d}", rows_of(n))
+    dead = queue.claim("dead")
+    taken = []
+    wait_until(lambda: taken.append(queue.claim("busy").name) or time.sleep(0.02) or taken[-1] == dead.name)
+    assert len(taken) < 200
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "a.b", "../x", "a b", "ü"])
