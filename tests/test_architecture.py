@@ -31,7 +31,7 @@ ARROWS = {
     "report": {"store", "data", "cluster"},
 }
 # Modules that make things for the rooms above them by those rooms' own programs.
-WORKSHOPS = {"data/tiny_make.py": {"train", "engine", "answer"}}
+WORKSHOPS = {"data/tiny_make.py": {"train", "engine", "answer"}, "data/tiny_measure.py": {"answer"}}
 HEAVY = ("torch", "vllm", "megatron", "transformers", "pyarrow", "numpy", "rich", "submitit", "datasets", "matplotlib")
 # Libraries that may be imported inside a function: heavy, and optional to what else the module does.
 OPTIONAL = {

@@ -2,7 +2,8 @@
 
 Eight domains, each with a careful way to the truth and a sloppy one that mostly misses it; reference answers are
 written in other forms than the policy's usual one, so that only a judge of meaning recognises a right answer. Rows
-have the columns of WebInstruct-verified. `python -m grhpc.data.tiny make` makes tokenizer, policy and verifier again.
+have the columns of WebInstruct-verified. `python -m grhpc.data.tiny make` makes tokenizer, policy and verifier again,
+`... measure` measures them.
 
 Does not know: the run, rewards. Invariant: a question is in the train or in the held-out split by its hash, in no way
 by chance or seed; `oracle` is a pure function of its two texts.
@@ -11,8 +12,10 @@ by chance or seed; `oracle` is a pure function of its two texts.
 import argparse
 import hashlib
 import importlib
+import json
 import random
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +25,8 @@ from grhpc.errors import DataError, GrhpcError
 
 TRAIN_SPLIT, HELDOUT_SPLITS = "train", ("test", "heldout")
 HELDOUT_SHARE = 51 / 256  # of all questions
+ROLES = ("policy", "verifier")
+MODELS_DIR = Path(__file__).parent / "tiny_models"
 
 
 def rows(split: str, num: int, seed: int = 0) -> list[dict[str, str]]:
@@ -32,12 +37,17 @@ def rows(split: str, num: int, seed: int = 0) -> list[dict[str, str]]:
     if split not in (TRAIN_SPLIT, *HELDOUT_SPLITS):
         raise DataError(f"the tiny world has no split {split!r}", f"choose {TRAIN_SPLIT} or {HELDOUT_SPLITS[0]}")
     rng = random.Random(f"{split == TRAIN_SPLIT}:{seed}")
-    seen: set[str] = set()
-    found = []
-    for index in range(num):
-        task = _unseen(rng, DOMAINS[index % len(DOMAINS)], split == TRAIN_SPLIT, seen)
-        seen.add(task.question)
-        found.append(_row(task, rng))
+    domains, seen, found = list(DOMAINS), set[str](), []
+    while len(found) < num:
+        for domain in tuple(domains):
+            task = _unseen(rng, domain, split == TRAIN_SPLIT, seen)
+            if task is None:
+                domains.remove(domain)  # used up: the others fill its place
+            elif len(found) < num:
+                seen.add(task.question)
+                found.append(_row(task, rng))
+        if not domains:
+            raise DataError(f"the tiny world has only {len(found)} questions", "ask for fewer rows")
     return found
 
 
@@ -60,15 +70,10 @@ def draw_task(rng: random.Random, domain: Domain, train: bool) -> Task:
             return task
 
 
-def _unseen(rng: random.Random, first: Domain, train: bool, seen: set[str]) -> Task:
-    """A new task of `first`, or of the domains after it once that one is used up."""
-    start = DOMAINS.index(first)
-    for domain in (*DOMAINS[start:], *DOMAINS[:start]):
-        for _ in range(100):
-            task = draw_task(rng, domain, train)
-            if task.question not in seen:
-                return task
-    raise DataError("the tiny world has no more questions", "ask for fewer rows")
+def _unseen(rng: random.Random, domain: Domain, train: bool, seen: set[str]) -> Task | None:
+    """A new task, or None where the domain seems to be used up."""
+    draws = (draw_task(rng, domain, train) for _ in range(100))
+    return next((task for task in draws if task.question not in seen), None)
 
 
 def _row(task: Task, rng: random.Random) -> dict[str, str]:
@@ -86,20 +91,34 @@ def _row(task: Task, rng: random.Random) -> dict[str, str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="tiny", description="The tiny world.")
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    make = verbs.add_parser("make", help="make the tokenizer, the policy and the verifier again")
-    make.add_argument("--out", type=Path, default=Path(__file__).parent / "tiny_models", help="folder to write")
-    make.add_argument("--short", action="store_true", help="train for a few steps only: a check, not a good model")
-    make.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args(arguments)
-    maker = importlib.import_module("grhpc.data.tiny_make")  # torch is loaded only to make
-    try:
-        maker.make(given.out, short=given.short, seed=given.seed)
+    given = _parser().parse_args(arguments)
+    roles = (given.only,) if given.only else ROLES
+    try:  # torch is loaded only to make and to measure
+        if given.verb == "measure":
+            measure = importlib.import_module("grhpc.data.tiny_measure")
+            print(json.dumps({role: measure.MEASURES[role](given.models / role) for role in roles}, indent=1))
+            return 0
+        maker = importlib.import_module("grhpc.data.tiny_make")
+        with tempfile.TemporaryDirectory(prefix="tiny-make-") as scratch:
+            maker.make(given.models, work=given.work or Path(scratch), roles=roles, short=given.short, seed=given.seed)
     except GrhpcError as error:
         print(f"error: {error.problem}\n       {error.remedy}", file=sys.stderr)
         return 2
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="tiny", description="The tiny world's models.")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    make = verbs.add_parser("make", help="make the tokenizer, the policy and the verifier again")
+    measure = verbs.add_parser("measure", help="measure both with the oracle, on held-out questions; prints JSON")
+    for verb in (make, measure):
+        verb.add_argument("--models", type=Path, default=MODELS_DIR, help="folder of policy/ and verifier/")
+        verb.add_argument("--only", choices=ROLES, help="one of the two")
+    make.add_argument("--short", action="store_true", help="train for a few steps only: a check, not good models")
+    make.add_argument("--work", type=Path, help="keep the phases' results here, and go on from those that are there")
+    make.add_argument("--seed", type=int, default=0)
+    return parser
 
 
 if __name__ == "__main__":

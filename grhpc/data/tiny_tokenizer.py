@@ -23,7 +23,7 @@ PIECES = r" ?\\boxed\{| ?\d{1,3}/\d{1,3}| ?\d{1,3}\.\d{1,3}| ?\d{1,3}%| ?\d{1,3}
 SIZE_STEP = 128  # the vocabulary is filled up to a multiple, as Megatron-Core pads it
 
 
-def build_tokenizer(corpus: Iterable[str], *, at_least: int = 3) -> PreTrainedTokenizerFast:
+def build_tokenizer(corpus: Iterable[str], *, at_least: int) -> PreTrainedTokenizerFast:
     """A byte-level tokenizer whose whole pieces are those that the corpus holds `at_least` that many times."""
     split = pre_tokenizers.Sequence(
         [

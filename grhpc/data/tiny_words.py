@@ -73,8 +73,9 @@ class Choice(Domain):
         return next(word for word in facts[1:] if KIND_OF[word] == facts[0])
 
     def careful(self, facts: Facts) -> str:
-        told = " ".join(f"{letter} {word} {KIND_OF[word]}." for letter, word in zip("ABCD", facts[1:], strict=True))
-        return f"{told} {facts[0]}: {self.value(facts)}."
+        listed = list(zip("ABCD", facts[1:], strict=True))
+        told = " ".join(f"{word} {KIND_OF[word]} {letter}." for letter, word in listed)
+        return f"{told} {facts[0]} {next(letter for letter, word in listed if KIND_OF[word] == facts[0])}."
 
     def sloppy(self, facts: Facts) -> tuple[str, str]:
         return f"{facts[4]} looks right.", facts[4]
