@@ -27,7 +27,7 @@ def test_run_starts_scales_stops_and_resumes(make_run: MakeRun) -> None:
     }
 
     control.scale(run, "rollout", 1)
-    assert [t.live for t in tasks_of(run)] == [True, True, False]
+    assert [(t.role, t.live) for t in tasks_of(run)] == [("rollout", True), ("rollout", False), ("train", True)]
     control.stop(run)
     until("all to end", lambda: not control.live_jobs(run))
     assert {e["reason"] for e in events(run, "drain")} >= {"stopped by a person", "signal SIGTERM"}
