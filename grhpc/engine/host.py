@@ -27,6 +27,10 @@ class EngineHost:
         self.starts = 0
 
     @property
+    def running(self) -> bool:
+        return self._engine is not None
+
+    @property
     def engine(self) -> VllmEngine:
         """A working engine, started now if there is none. Raises EngineError."""
         if self._engine is None:

@@ -37,8 +37,16 @@ def main(run_dir: Path, life: Lifetime) -> None:
     events.emit("start", restart=life.restart)
     worker = RolloutWorker(run, config, life, events)
     try:
-        worker.start()
-        serve(run, run.queue("prompts"), "prompts", worker.work, life=life, events=events, settings=config.store)
+        serve(
+            run,
+            run.queue("prompts"),
+            "prompts",
+            worker.work,
+            prepare=worker.prepare,
+            life=life,
+            events=events,
+            settings=config.store,
+        )
     finally:
         worker.close()
 
@@ -55,8 +63,10 @@ class RolloutWorker:
         self._local_dir = local_dir(config.store.local_dir)
         self._idle_since_s = time.monotonic()
 
-    def start(self) -> None:
-        """Start the engine on the initial model, while the trainer may not even have begun."""
+    def prepare(self) -> None:
+        """Start the engine if it does not run: the first time while the trainer may not even have begun."""
+        if self._host.running:
+            return
         begun_s = time.monotonic()
         _ = self._host.engine
         self._events.emit("ready", seconds=time.monotonic() - begun_s)

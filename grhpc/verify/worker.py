@@ -37,8 +37,16 @@ def main(run_dir: Path, life: Lifetime) -> None:
     events.emit("start", mode=config.verify.mode, restart=life.restart)
     worker = VerifyWorker(run, config, life, events)
     try:
-        worker.start()
-        serve(run, run.queue("rollouts"), "rollouts", worker.work, life=life, events=events, settings=config.store)
+        serve(
+            run,
+            run.queue("rollouts"),
+            "rollouts",
+            worker.work,
+            prepare=worker.prepare,
+            life=life,
+            events=events,
+            settings=config.store,
+        )
     finally:
         worker.close()
 
@@ -55,13 +63,17 @@ class VerifyWorker:
         self._lease: Lease[Rollout] | None = None
         self._host: EngineHost | None = None
         self._decider = decider or self._make_decider()
+        self._ready = False
         self._idle_since_s = time.monotonic()
 
-    def start(self) -> None:
-        """Start the engine now, rather than when the first shard is here."""
+    def prepare(self) -> None:
+        """Start the engine if there is to be one and it does not run: not only when the first shard is here."""
+        if self._ready and (self._host is None or self._host.running):
+            return
         begun_s = time.monotonic()
         if self._host is not None:
             _ = self._host.engine
+        self._ready = True
         self._events.emit("ready", seconds=time.monotonic() - begun_s)
         self._idle_since_s = time.monotonic()
 

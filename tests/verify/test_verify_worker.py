@@ -1,0 +1,231 @@
+"""The verify task on real queue directories: with judges that fail, and with the real small verifier."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+from verify_rows import Judge, make_run, rollout, yes
+
+from grhpc.answer.rules import MathVerify
+from grhpc.errors import EngineError
+from grhpc.lifetime import Lifetime
+from grhpc.records import NO, NO_ANSWER, NO_VERDICT, YES
+from grhpc.store.events import read_events
+from grhpc.store.serving import serve
+from grhpc.verify.generative import GenerativeDecider
+from grhpc.verify.worker import VerifyWorker, main
+
+SHARD = "g00000000-0002"
+SHIPPED = Path(__file__).parents[2] / "grhpc" / "data" / "tiny_models" / "verifier"
+
+
+class Bench:
+    """A run, and a verify worker over it whose engine is a fake."""
+
+    def __init__(self, run, tokenizer, answer) -> None:
+        self.run, self.life = run, Lifetime(job="local-1")
+        self.judge = Judge(tokenizer, answer)
+        self.config = run.config()
+        decider = GenerativeDecider(self.judge, tokenizer, self.config.verifier, 300, 0)
+        self.events = run.events("verify", "local-1")
+        self.worker = VerifyWorker(run, self.config, self.life, self.events, decider)
+
+    def serve(self) -> str:
+        """Until nothing is left in the queue."""
+        source = self.run.queue("rollouts")
+
+        def prepare() -> None:
+            self.worker.prepare()
+            if not source.counts()["ready"]:
+                self.run.request_stop("all done")
+
+        settings = self.config.store
+        return serve(
+            self.run,
+            source,
+            "rollouts",
+            self.worker.work,
+            prepare=prepare,
+            life=self.life,
+            events=self.events,
+            settings=settings,
+        )
+
+    def told(self, event: str) -> list[dict]:
+        return [e for e in read_events(self.run.events_dir) if e["event"] == event]
+
+
+@pytest.fixture
+def bench_of(tmp_path, tokenizer, tokenizer_dir):
+    def make(answer=yes, **settings) -> Bench:
+        return Bench(make_run(tmp_path, tokenizer_dir, **settings), tokenizer, answer)
+
+    return make
+
+
+def shard(*responses: str, group: int = 0) -> list:
+    return [rollout(group, k, response=response) for k, response in enumerate(responses)]
+
+
+def test_every_part_of_a_verdict_stands_in_its_row(bench_of):
+    def answer(prompt, attempt):
+        return f" Final Decision: {'Yes' if 'Student: 5' in prompt else 'No'}"
+
+    bench = bench_of(answer)
+    rows = shard("so \\boxed{5}", "\\boxed{5 apples}", "\\boxed{6}", "I do not know", "\\boxed{5}", "\\boxed{?}")
+    bench.run.queue("rollouts").put(SHARD, rows)
+    bench.serve()
+    lease = bench.run.queue("verdicts").claim("reader")
+    assert lease.name == SHARD
+    for row, verdict in zip(rows, lease.rows, strict=True):
+        assert {f.name: getattr(verdict, f.name) for f in dataclasses.fields(row)} == vars(row)
+    columns = ["extracted", "decision", "layer", "answer_tokens", "reference_tokens", "reused"]
+    assert [[getattr(v, c) for c in columns] for v in lease.rows] == [
+        ["5", YES, "generative", 1, 1, False],
+        ["5 apples", YES, "generative", 8, 1, False],
+        ["6", NO, "generative", 1, 1, False],
+        [None, NO_ANSWER, "extract", 0, 0, False],
+        ["5", YES, "generative", 1, 1, True],
+        ["?", NO, "guard", 1, 1, False],
+    ]
+    assert [v.reward for v in lease.rows] == pytest.approx([1.0, 0.65, 0.0, -0.5, 1.0, 0.0])
+    assert lease.rows[0].reason == " Final Decision: Yes"
+    assert bench.run.queue("rollouts").counts() == {"ready": 0, "leased": 0, "failed": 0}
+    [event] = bench.told("shard")
+    assert event["decisions"] == {"yes": 3, "no": 2, "no_answer": 1, "no_verdict": 0}
+    assert (event["groups"], event["rollouts"], event["asked"], event["reused"]) == (1, 6, 3, 1)
+
+
+def test_judgements_are_reused_across_shards(bench_of):
+    bench = bench_of()
+    for group in (0, 1):
+        rows = [rollout(group, k, question="the same") for k in range(4)]
+        bench.run.queue("rollouts").put(f"g{group:08d}-0001", rows)
+    bench.serve()
+    assert len(bench.judge.asked) == 1
+    assert [event["reused"] for event in bench.told("shard")] == [3, 4]
+
+
+def broken(prompt, attempt):
+    raise EngineError("it broke")
+
+
+def crashing(prompt, attempt):
+    raise RuntimeError("CUDA error: an illegal memory access")
+
+
+@pytest.mark.parametrize("answer", [broken, crashing, lambda prompt, attempt: ""], ids=["broken", "crash", "empty"])
+def test_a_broken_judge_gives_no_verdicts_at_all(bench_of, answer):
+    """Attempt after attempt, until the shard stands in failed/ with the reason: never a reward."""
+    bench = bench_of(answer)
+    bench.run.queue("rollouts").put(SHARD, shard(*(f"\\boxed{{{n}}}" for n in range(8))))
+    bench.serve()
+    assert bench.run.queue("verdicts").counts() == {"ready": 0, "leased": 0, "failed": 0}
+    [failed] = bench.run.queue("rollouts").failed()
+    assert failed.attempts == 2
+    problems = [event["problem"] for event in bench.told("error")]
+    assert len(problems) == 2 and problems[1] in failed.reason
+
+
+def test_rubbish_for_some_answers_leaves_those_without_a_number(bench_of):
+    bench = bench_of(lambda prompt, attempt: "zzz" if "Student: 6" in prompt else yes(prompt, attempt))
+    bench.run.queue("rollouts").put(SHARD, shard("\\boxed{5}", "\\boxed{6}"))
+    bench.serve()
+    first, second = bench.run.queue("verdicts").claim("reader").rows
+    assert first.decision == YES and first.reward == 1.0
+    assert second.decision == NO_VERDICT and math.isnan(second.reward) and second.reason == "zzz"
+
+
+def test_a_judge_that_returns_is_used_again(bench_of):
+    down = iter([True, False])
+
+    def answer(prompt, attempt):
+        if next(down, False):
+            raise EngineError("it broke")
+        return yes(prompt, attempt)
+
+    bench = bench_of(answer)
+    bench.run.queue("rollouts").put(SHARD, shard("\\boxed{5}"))
+    bench.serve()
+    [verdict] = bench.run.queue("verdicts").claim("reader").rows
+    assert verdict.reward == 1.0
+    assert bench.run.queue("rollouts").failed() == []
+
+
+def test_a_judge_that_fails_shard_after_shard_ends_the_task(bench_of):
+    bench = bench_of(broken)
+    for group in range(4):
+        bench.run.queue("rollouts").put(f"g{group:08d}-0001", shard("\\boxed{5}", group=group))
+    with pytest.raises(EngineError, match="it broke"):
+        bench.serve()
+    assert bench.run.queue("rollouts").counts()["leased"] == 0
+
+
+def test_a_drain_gives_the_shard_back_as_it_was(bench_of):
+    def answer(prompt, attempt):
+        bench.life.drain("signal SIGUSR2")
+        return ""  # no decision: it would be asked again, but is asked to stop first
+
+    bench = bench_of(answer)
+    bench.run.queue("rollouts").put(SHARD, shard("\\boxed{5}"))
+    assert bench.serve() == "signal SIGUSR2"
+    lease = bench.run.queue("rollouts").claim("next")
+    assert (lease.name, lease.attempt) == (SHARD, 1)
+    assert bench.run.queue("verdicts").counts()["ready"] == 0
+    assert [e["event"] for e in read_events(bench.run.events_dir)] == ["ready", "drain", "stop"]
+
+
+def test_a_shard_that_was_taken_away_is_not_judged_on(bench_of, monkeypatch):
+    bench = bench_of()
+    bench.run.queue("rollouts").put(SHARD, shard("\\boxed{5}"))
+    lease = bench.run.queue("rollouts").claim("local-1")
+    monkeypatch.setattr(type(lease), "lost", True)
+    with pytest.raises(Exception, match="the lease was lost"):
+        bench.worker.work(lease)
+    assert bench.run.queue("verdicts").counts()["ready"] == 0
+
+
+@pytest.mark.parametrize(
+    ("mode", "decisions"), [("exact", [YES, NO, NO, NO_ANSWER]), ("rule", [YES, YES, NO, NO_ANSWER])]
+)
+def test_the_modes_without_a_model(tmp_path, tokenizer_dir, mode, decisions):
+    run = make_run(tmp_path, tokenizer_dir, mode=mode)
+    run.queue("rollouts").put(SHARD, shard("\\boxed{5}", "\\boxed{10/2}", "\\boxed{6}", "nothing"))
+    main(run.path, Lifetime(job="local-1"))
+    verdicts = run.queue("verdicts").claim("reader").rows
+    assert [v.decision for v in verdicts] == decisions
+    assert [v.layer for v in verdicts] == [mode, mode, mode, "extract"]
+
+
+def test_a_rule_that_cannot_decide_is_no_verdict(tmp_path, tokenizer_dir, monkeypatch):
+    monkeypatch.setattr(MathVerify, "equivalent", lambda self, reference, answer: None)
+    run = make_run(tmp_path, tokenizer_dir, mode="rule")
+    run.queue("rollouts").put(SHARD, shard("\\boxed{5}"))
+    main(run.path, Lifetime(job="local-1"))
+    [verdict] = run.queue("verdicts").claim("reader").rows
+    assert verdict.decision == NO_VERDICT and math.isnan(verdict.reward)
+
+
+def test_with_the_real_small_verifier(tmp_path):
+    run = make_run(tmp_path, SHIPPED)
+    config = run.config()
+    template = (SHIPPED / "template.txt").read_text()
+    Path(config.verifier.template).write_text(template)
+    settings = "verify:\n  mode: generative\n  engine: {kv_cache_mb: 64, enforce_eager: true}\n"
+    text = run.config_path.read_text()
+    run.config_path.write_text(text[: text.index("verify:")] + settings + text[text.index("grpo:") :])
+    rows = [
+        rollout(0, 0, question="Is 7 greater than 3?", answer="yes", response="\\boxed{no}"),
+        rollout(0, 1, question="What is 1/2 + 1/4 ?", answer="0.75", response="\\boxed{zebra crossing}"),
+        rollout(0, 2, question="What is 1/2 + 1/4 ?", answer="0.75", response="\\boxed{zebra crossing}"),
+        rollout(0, 3, question="?", answer="0.75", response="none"),
+    ]
+    run.queue("rollouts").put(SHARD, rows)
+    main(run.path, Lifetime(job="local-1"))
+    verdicts = run.queue("verdicts").claim("reader").rows
+    assert [v.layer for v in verdicts] == ["generative", "generative", "generative", "extract"]
+    assert all("Final Decision:" in v.reason for v in verdicts[:3])
+    assert [v.reused for v in verdicts] == [False, False, True, False]
+    assert verdicts[1].decision == verdicts[2].decision == NO
+    assert [e["event"] for e in read_events(run.events_dir)] == ["start", "ready", "shard", "stop"]
