@@ -12,15 +12,15 @@ from typing import Any
 import grhpc
 from grhpc.config import Config, RoleConfig
 
-# After the role, in the batch script: outside any container, where scontrol is, and killed at once by scancel.
-COME_BACK = [
-    "code=$?",
-    "# Back again after a drain (75) and, a few times, after a crash; 2: a person must act first.",
-    'if [ $code = 75 ] || { [ $code != 0 ] && [ $code != 2 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 10 ]; }; then',
-    '    scontrol requeue "${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}"',
-    "fi",
-    "exit $code",
-]
+# After the role, in the batch script: outside any container, where scontrol is.
+COME_BACK = r"""code=$?
+# Back again after a drain (75) and, a few times, after a crash; 2: a person must act first.
+if [ $code = 75 ] || { [ $code != 0 ] && [ $code != 2 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 10 ]; }; then
+    id="${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}"
+    # A job that was cancelled is COMPLETING by now, and must not rise again.
+    [ "$(squeue --noheader --jobs="$id" --format=%T)" = COMPLETING ] || scontrol requeue "$id"
+fi
+exit $code""".splitlines()
 
 
 def role_config(config: Config, role: str) -> RoleConfig:

@@ -114,7 +114,8 @@ def test_task_warned_of_its_time_limit_comes_back(slurm_cluster: Lab, make_run: 
 
 
 def test_scancel_is_the_end(slurm_cluster: Lab, make_run: MakeRun) -> None:
-    run = make_run("slurm", rollout=stub("rollout", tasks=2))
+    # A batch script that outlives its task, as may happen by chance: it must not bring the cancelled job back.
+    run = make_run("slurm", rollout=stub("rollout", tasks=2, setup=['trap "" TERM']))
     launch.start(run, run.config(), ["rollout"])
     ready(run, 2)
     slurm_cluster.run("scancel", *states(run))
