@@ -136,6 +136,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         _check_verb(argv[0])
+        if argv[0] == "sft":
+            argv.insert(1, "--")  # its words are its own, --help too
         args = build_parser().parse_args(argv)
         return resolve(args.verb.target)(args)
     except GrhpcError as error:

@@ -40,7 +40,7 @@ def prepare(args: argparse.Namespace) -> int:
 
 
 def sft(args: argparse.Namespace) -> int:
-    return _child("grhpc.train.sft", *args.rest)
+    return _child("grhpc.train.sft", *(args.rest[1:] if args.rest[:1] == ["--"] else args.rest))
 
 
 def _child(module: str, *words: str) -> int:

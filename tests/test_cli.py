@@ -163,6 +163,28 @@ def test_prepare_then_prepare_again(submit, tiny, tmp_path):
     assert json.loads((tmp_path / "prepared" / "manifest.json").read_text())["prompts"]["train"] == 64
 
 
+def test_sft_refuses_a_model_that_is_not_there(submit, tmp_path):
+    words = [
+        "--model",
+        str(tmp_path),
+        "--data",
+        "x.jsonl",
+        "--out",
+        str(tmp_path / "out"),
+        "--steps",
+        "1",
+        "--lr",
+        "1e-3",
+    ]
+    assert_two_lines(submit("sft", *words), "no such file", "--model")
+    assert not (tmp_path / "out").exists()
+
+
+def test_sfts_words_are_its_own(submit):
+    done = submit("sft", "--help")
+    assert done.returncode == 0 and "--batch-size" in done.stdout
+
+
 def test_a_bug_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr("grhpc.cli.resolve", lambda target: lambda args: 1 // 0)
     with pytest.raises(ZeroDivisionError):

@@ -233,10 +233,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     model, data, out = given.pop("model"), given.pop("data"), given.pop("out")
     settings = SftSettings(**given)
     try:
+        for path, option in ((model / "config.json", "--model"), (data, "--data")):
+            if not path.is_file():
+                raise DataError(f"no such file: {path}", f"mend {option}")
         batch_of = shuffled_batches(read_pairs(data, model), settings.batch_size, settings.seed)
         sft(model, out, batch_of, settings, report=_print_step)
     except GrhpcError as error:
-        print(f"error: {error.problem}\n       {error.remedy}", file=sys.stderr)
+        print(f"error: {error.problem}\n  do: {error.remedy}", file=sys.stderr)
         return 2
     return 0
 
