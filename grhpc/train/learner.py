@@ -62,7 +62,7 @@ class Learner:
     def __init__(self, model_dir: Path, parallel: Parallel, settings: LearnerSettings) -> None:
         self.parallel, self.settings = parallel, settings
         self.arch: Architecture = read_architecture(model_dir)
-        self.model = self.frozen_model(model_dir)
+        self.model = self.load_model(model_dir)
         self.model.train()
         self.wrapped = DistributedDataParallel(
             self.model.config,
@@ -71,8 +71,8 @@ class Learner:
         )
         self.optimizer = get_megatron_optimizer(_optimizer_config(settings), [self.wrapped])
 
-    def frozen_model(self, model_dir: Path) -> GPTModel:
-        """A model of this layout with a folder's weights, in evaluation mode."""
+    def load_model(self, model_dir: Path) -> GPTModel:
+        """A model of this layout with the weights of a folder, in evaluation mode."""
         if self.settings.dtype not in DTYPES:
             raise ConfigError(f"dtype is {self.settings.dtype!r}", f"choose one of: {', '.join(DTYPES)}")
         check_layout(self.arch, self.parallel.tensor_size, self.parallel.pipeline_size)

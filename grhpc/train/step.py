@@ -48,7 +48,7 @@ class Trainer:
             self._learner = Learner(model_dir, self._parallel, learner_settings(train, config.policy.dtype))
             self._reference: GPTModel | None = None
             if config.grpo.kl_coef:
-                self._reference = self._learner.frozen_model(model_dir)
+                self._reference = self._learner.load_model(model_dir)
         except BaseException:
             self._parallel.close()
             raise

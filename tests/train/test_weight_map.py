@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from grhpc.errors import DataError
 from grhpc.train.weight_map import SafetensorsFolder
 
-LAYOUTS = [(1, 1, 1), (2, 1, 2), (1, 2, 2), (2, 2, 4), (2, 1, 4), (1, 1, 4)]  # TP, PP, ranks
+LAYOUTS = [(1, 1, 1), (2, 2, 4), (2, 1, 4), (1, 2, 2)]  # TP, PP, ranks
 
 
 def read_all(folder):
