@@ -37,7 +37,8 @@ def rows(split: str, num: int, seed: int = 0) -> list[dict[str, str]]:
     if split not in (TRAIN_SPLIT, *HELDOUT_SPLITS):
         raise DataError(f"the tiny world has no split {split!r}", f"choose {TRAIN_SPLIT} or {HELDOUT_SPLITS[0]}")
     rng = random.Random(f"{split == TRAIN_SPLIT}:{seed}")
-    domains, seen, found = list(DOMAINS), set[str](), []
+    domains, seen = list(DOMAINS), set[str]()
+    found: list[dict[str, str]] = []
     while len(found) < num:
         for domain in tuple(domains):
             task = _unseen(rng, domain, split == TRAIN_SPLIT, seen)

@@ -25,6 +25,7 @@ class Domain(ABC):
     answer_type: ClassVar[str]
     difficulty: ClassVar[str]
     pattern: ClassVar[re.Pattern[str]]
+    takes_all: ClassVar[bool] = False  # whether a right answer needs every accepted part
 
     @abstractmethod
     def ask(self, rng: random.Random) -> str:
@@ -58,6 +59,10 @@ class Domain(ABC):
     @abstractmethod
     def canon(self, facts: Facts, text: str) -> str | None:
         """The canonical text of an answer, or None where it is no clean answer."""
+
+    def accepted(self, facts: Facts, reference: str) -> list[str]:
+        """The parts that a right answer is made of, as a reference tells them."""
+        return self.parts(facts, reference) or []
 
     def parts(self, facts: Facts, text: str) -> list[str] | None:
         """The parts of a clean answer, each canonical, in the order in which they are written."""

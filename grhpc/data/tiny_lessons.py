@@ -80,13 +80,17 @@ class Pair:
         return TEMPLATE.format(question=self.task.question, reference=self.reference, answer=self.answer)
 
     def reason(self) -> str:
-        """The parts of both answers in canonical writing, each part marked; then the decision.
+        """The accepted parts, marked; then the student's parts, each marked right where it was marked so before.
 
-        A part of the student's answer is right where the reference has it: the same token, marked before.
+        To mark is to look for the same token further up: the step that a small transformer learns best.
         """
-        reference = self.task.parts(self.reference) or []
+        domain, facts = self.task.domain, self.task.facts
+        reference = domain.accepted(facts, self.reference)
         student = self.task.parts(self.answer)
-        student = ["other"] if student is None else student + ["none"] * (len(reference) - len(student))
+        if student is None:
+            student = ["other"]
+        elif domain.takes_all:
+            student = student + ["none"] * (len(reference) - len(student))
         told = " ".join(f"{part} right" for part in reference)
         marked = " ".join(f"{part} {'right' if part in reference else 'wrong'}" for part in student)
         return f" reference {told}; student {marked}. Final Decision: {'Yes' if self.equivalent else 'No'}"

@@ -136,8 +136,8 @@ PLAN = {
         Phase("habit", _solutions(careful=0.33), steps=160, batch_size=64, lr=1e-3, min_lr=5e-5),
     ),
     "verifier": (
-        Phase("canonical", _judgements(hostile=0.1), steps=2400, batch_size=32, lr=3e-3, min_lr=6e-4),
-        Phase("strict", _judgements(hostile=0.2), steps=1600, batch_size=32, lr=6e-4, min_lr=2e-5),
+        Phase("canonical", _judgements(hostile=0.1), steps=2000, batch_size=32, lr=3e-3, min_lr=8e-4),
+        Phase("strict", _judgements(hostile=0.2), steps=1200, batch_size=32, lr=8e-4, min_lr=2e-5),
     ),
 }
 

@@ -106,26 +106,26 @@ def measure_policy(folder: Path, *, num: int = 320, samples: int = 8, seed: int 
         [_is_right(question, text) for text in texts[i * samples : (i + 1) * samples]]
         for i, question in enumerate(questions)
     ]
-    tasks = [read_task(question) for question in questions]
-    by_domain = {
-        d.name: _share([g for g, t in zip(greedy, tasks, strict=True) if t and t.domain is d]) for d in DOMAINS
-    }
     return {
         "questions": num,
-        "greedy": sum(greedy) / num,
-        "greedy_by_domain": by_domain,
-        "sampled": sum(map(sum, sampled)) / (num * samples),
-        f"best_of_{samples}": sum(map(any, sampled)) / num,
+        "greedy": round(sum(greedy) / num, 4),
+        "greedy_by_domain": _by_domain(questions, greedy),
+        "sampled": round(sum(map(sum, sampled)) / (num * samples), 4),
+        "sampled_by_domain": _by_domain(questions, [sum(s) / samples for s in sampled]),
+        f"best_of_{samples}": round(sum(map(any, sampled)) / num, 4),
     }
+
+
+def _by_domain(questions: Sequence[str], values: Sequence[float]) -> dict[str, float]:
+    """The mean value of each domain's questions."""
+    named = [(task.domain.name, value) for q, value in zip(questions, values, strict=True) if (task := read_task(q))]
+    of = {domain.name: [value for name, value in named if name == domain.name] for domain in DOMAINS}
+    return {name: round(sum(found) / max(1, len(found)), 4) for name, found in of.items()}
 
 
 def _is_right(question: str, response: str) -> bool:
     answer, task = extract_answer(response), read_task(question)
     return answer is not None and task is not None and task.right(answer)
-
-
-def _share(values: Sequence[bool]) -> float:
-    return round(sum(values) / max(1, len(values)), 4)
 
 
 MEASURES = {"policy": measure_policy, "verifier": measure_verifier}

@@ -90,17 +90,25 @@ class Choice(Domain):
         return [letter, value, f"{letter}) {value}", f"({letter})", f"option {letter}", f"a {value}"]
 
     def canon(self, facts: Facts, text: str) -> str | None:
-        match = re.fullmatch(r"(?:option )?([A-D])|\(([A-D])\)|(?:a )?([a-z]+)|([A-D])\) ([a-z]+)", text)
-        if not match:
+        told = self.parts(facts, text)
+        if told is None:
             return None
-        letter = match[1] or match[2] or match[4]
-        word = match[3] or match[5]
-        at = facts[1:]["ABCD".index(letter)] if letter else word
-        return at if at in KIND_OF and word in (None, at) else None
+        words = {facts[1 + "ABCD".index(part)] if part in "ABCD" else part for part in told}
+        return words.pop() if len(words) == 1 else None
+
+    def parts(self, facts: Facts, text: str) -> list[str] | None:
+        match = re.fullmatch(r"(?:option )?([A-D])|\(([A-D])\)|(?:a )?([a-z]+)|([A-D])\) ([a-z]+)", text)
+        told = [part for part in match.groups() if part] if match else []
+        return told if told and all(part in KIND_OF or part in "ABCD" for part in told) else None
+
+    def accepted(self, facts: Facts, reference: str) -> list[str]:
+        word = self.value(facts)
+        return ["ABCD"[facts[1:].index(word)], word]
 
 
 class Sets(Domain):
     name, category, answer_type, difficulty = "list", "Computer Science", "List", "Junior High School"
+    takes_all = True
     pattern = re.compile(r"(?:Which are|List those that are)( not)? (even|odd): (\d+), (\d+), (\d+), (\d+)[?.]")
 
     def ask(self, rng: random.Random) -> str:

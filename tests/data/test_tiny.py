@@ -126,3 +126,13 @@ def test_reason_marks_every_part_of_a_list() -> None:
     assert (
         Pair(task, "5, 3", "3").reason() == " reference 5 right 3 right; student 3 right none wrong. Final Decision: No"
     )
+
+
+def test_reason_accepts_a_choice_by_letter_or_word() -> None:
+    task = read_task("Which is a kind of tool? A) dog B) saw C) fig D) red")
+    assert task
+    told = " reference B right saw right; student"
+    assert Pair(task, "saw", "(B)").reason() == f"{told} B right. Final Decision: Yes"
+    assert Pair(task, "B", "a saw").reason() == f"{told} saw right. Final Decision: Yes"
+    assert Pair(task, "B) saw", "rake").reason() == f"{told} rake wrong. Final Decision: No"
+    assert Pair(task, "B) saw", "B) dog").reason() == f"{told} B right dog wrong. Final Decision: No"
