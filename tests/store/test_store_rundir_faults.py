@@ -18,6 +18,7 @@ from grhpc.store.rundir import RunDir
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_run_directory_is_made_whole_or_not_at_all(fault: str, folder: Path) -> None:
     RunDir.create(folder / "example", small_config())
+    text = dump(small_config())
     everything = {path.name for path in (folder / "example").rglob("*")}
     for what, root, outcome in at_every_call("create", lambda root: None, folder, FAULTS[fault]):
         runs = root / "runs"
@@ -29,7 +30,7 @@ def test_a_run_directory_is_made_whole_or_not_at_all(fault: str, folder: Path) -
             if runs.exists() and fault == "disk full":
                 assert os.listdir(runs) == shown, f"{what}: something half-made was left"
         if shown:
-            assert RunDir.open(runs / "small").config_path.read_text() == dump(small_config()), what
+            assert RunDir.open(runs / "small").config_path.read_text() == text, what
             assert {path.name for path in (runs / "small").rglob("*")} == everything, what
             with pytest.raises(StoreError, match="holds a run already"):
                 RunDir.create(runs / "small", small_config())
