@@ -7,6 +7,7 @@ Does not know: answers, rewards, losses. Invariant: all rollouts of a shard come
 older than the version that any of its prompts was admitted at.
 """
 
+import contextlib
 import hashlib
 import os
 import time
@@ -16,7 +17,7 @@ from pathlib import Path
 from grhpc.config import Config
 from grhpc.engine.host import EngineHost, engine_starter
 from grhpc.engine.vllm import Completion, Request, VllmEngine, context_tokens
-from grhpc.errors import ConfigError, WaitTimeout
+from grhpc.errors import ConfigError, Pruned, WaitTimeout
 from grhpc.lifetime import Lifetime
 from grhpc.records import HELDOUT, GroupPrompt, Rollout
 from grhpc.store.events import EventLog
@@ -79,7 +80,7 @@ class RolloutWorker:
         """
         self._lease = lease
         self._wait_for_weights(max(row.admitted_version for row in lease.rows))
-        load_s = self._load_newest()
+        load_s = self._load(lease.rows[0])
         begun_s = time.monotonic()
         requests = [_request(row, self._config) for row in lease.rows]
         groups = self._host.generate(requests, self._should_stop)
@@ -136,18 +137,27 @@ class RolloutWorker:
                 told = True
             backoff.wait()
 
-    def _load_newest(self) -> float:
-        """Bring the engine to the newest weights, if it does not have them; the seconds that took."""
+    def _load(self, row: GroupPrompt) -> float:
+        """Bring the engine to the weights that `row` asks for, if it does not have them; the seconds that took."""
         begun_s = time.monotonic()
-        fetched = self._run.weights.fetch_newest(self._local_dir)
-        if fetched is None:
-            raise WaitTimeout("the weights were there and are gone", "see whether something deletes them")
-        ref, folder = fetched
+        ref, folder = self._fetch(row)
         engine = self._host.engine
         if self._loaded is None or self._loaded[0] is not engine or self._loaded[1].digest != ref.digest:
             self._host.load_weights(folder)
         self._loaded = engine, ref
         return time.monotonic() - begun_s
+
+    def _fetch(self, row: GroupPrompt) -> tuple[WeightRef, Path]:
+        """The newest weights; for a held-out prompt those that it is to measure, while they are still kept."""
+        weights = self._run.weights
+        wanted = weights.find(row.admitted_version) if row.kind == HELDOUT else None
+        if wanted is not None:
+            with contextlib.suppress(Pruned):
+                return wanted, weights.fetch(wanted, self._local_dir)
+        fetched = weights.fetch_newest(self._local_dir)
+        if fetched is None:
+            raise WaitTimeout("the weights were there and are gone", "see whether something deletes them")
+        return fetched
 
     def _stalled(self, seconds: float) -> None:
         problem = f"the engine made no progress for {seconds:.0f} s"

@@ -123,6 +123,14 @@ class WeightStore:
                 time.sleep(0.05)
         return None
 
+    def find(self, version: int) -> WeightRef | None:
+        """This very version, of the highest generation that published it; None where it is not, or no longer, there."""
+        for name in reversed(self._published()):
+            if parse_folder(name)[1] == version:
+                with contextlib.suppress(FileNotFoundError):  # pruned since the listing
+                    return self._ref(name)
+        return None
+
     def fetch(self, ref: WeightRef, local_dir: Path) -> Path:
         """A verified copy of `ref` on this node, made once per node. The path stays good until the next fetch.
 

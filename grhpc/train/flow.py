@@ -167,13 +167,13 @@ class Flow:
             lease.done()
 
     def _keep_heldout(self, lease: Lease[Verdict]) -> None:
-        version = lease.rows[0].admitted_version
+        version = lease.rows[0].weight_version
         path = self._run.heldout_path(version)
         write_shard(path, lease.rows, run_id=self._run.run_id)
         accepted = sum(row.decision == "yes" for row in lease.rows)
         rate = accepted / len(lease.rows)
         self._events.emit("heldout", version=version, prompts=len(lease.rows), accept_rate=rate, path=path.name)
-        self._pending_heldout.discard(version)
+        self._pending_heldout.discard(lease.rows[0].admitted_version)
         lease.done()
 
     def _settle_failed(self) -> None:
