@@ -41,6 +41,14 @@ def test_the_newest_is_the_latest_generation_not_the_highest_version(store: Weig
     assert (newest.generation, newest.version) == (2, 5)
 
 
+def test_a_version_is_found_by_number_in_its_latest_generation(store: WeightStore) -> None:
+    for generation, version in ((1, 3), (1, 4), (2, 3)):
+        publish(store, generation, version)
+    found = reader_of(store).find(3)
+    assert found is not None and (found.generation, found.version) == (2, 3)
+    assert reader_of(store).find(5) is None
+
+
 def test_a_reader_gets_what_was_published(store: WeightStore, tmp_path: Path) -> None:
     published = publish(store, 1, 3)
     reader = reader_of(store)
