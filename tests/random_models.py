@@ -1,5 +1,6 @@
 """Small random Qwen3 models in whole folders, with a tokenizer that has one token a byte."""
 
+import functools
 from pathlib import Path
 
 import torch
@@ -53,11 +54,24 @@ def random_model(folder: Path, seed: int, *, tied: bool = True, context: int = 5
     return folder
 
 
+@functools.lru_cache(maxsize=4)
+def _loaded(folder: Path) -> Qwen3ForCausalLM:
+    return Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def reference_greedy(folder: Path, prompt: list[int], num_tokens: int) -> list[int]:
+    """The most likely continuation by transformers, token by token."""
+    ids = list(prompt)
+    for _ in range(num_tokens):
+        with torch.no_grad():
+            ids.append(int(_loaded(folder)(torch.tensor([ids])).logits[0, -1].argmax()))
+    return ids[len(prompt) :]
+
+
 def reference_logprobs(folder: Path, prompt: list[int], response: list[int], temperature: float, top_k: int = 0):
     """Log-probabilities of `response` by transformers, after temperature and top-k."""
-    model = Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     with torch.no_grad():
-        logits = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1] / temperature
+        logits = _loaded(folder)(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1] / temperature
     if top_k:
         smallest = logits.topk(top_k).values[:, -1:]
         logits = logits.masked_fill(logits < smallest, float("-inf"))

@@ -1,0 +1,122 @@
+"""A run whose policy is a small random model, prompts for it, and published weights."""
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from grhpc.config import (
+    Config,
+    DataConfig,
+    EngineConfig,
+    ModelConfig,
+    RolloutConfig,
+    RunConfig,
+    StoreConfig,
+    TrainConfig,
+    VerifierConfig,
+)
+from grhpc.errors import EngineError
+from grhpc.lifetime import Lifetime
+from grhpc.records import TRAIN, GroupPrompt
+from grhpc.rollout.worker import RolloutWorker
+from grhpc.store.events import read_events
+from grhpc.store.rundir import RunDir
+from grhpc.store.serving import serve
+
+
+def prompt(group: int, **changes) -> GroupPrompt:
+    base = GroupPrompt(
+        prompt_id=f"p{group}",
+        question=f"What is {group}?",
+        answer=str(group),
+        answer_type="Integer",
+        category="Mathematics",
+        difficulty="University",
+        token_ids=[2, 40 + group, 41, 3],
+        group=group,
+        kind=TRAIN,
+        epoch=0,
+        admitted_version=0,
+    )
+    return replace(base, **changes)
+
+
+@dataclass
+class Bench:
+    """One run and one rollout task of it."""
+
+    run: RunDir
+    life: Lifetime
+    worker: RolloutWorker
+    models: list[Path]
+
+    def publish(self, version: int, model: int, generation: int = 1) -> None:
+        staging = self.run.weights.begin(generation, version)
+        for name in ("model.safetensors", "config.json"):
+            shutil.copy(self.models[model] / name, staging / name)
+        self.run.weights.commit(generation, version, base="policy", extra={})
+
+    def put(self, name: str, *rows: GroupPrompt) -> None:
+        self.run.queue("prompts").put(name, rows)
+
+    def serve(self) -> str:
+        """Until nothing is left in the queue."""
+        source = self.run.queue("prompts")
+
+        def prepare() -> None:
+            self.worker.prepare()
+            if not source.counts()["ready"]:
+                self.run.request_stop("all done")
+
+        reason = serve(
+            self.run,
+            source,
+            "prompts",
+            self.worker.work,
+            prepare=prepare,
+            life=self.life,
+            events=self.run.events("rollout", "local-1"),
+            settings=self.run.config().store,
+        )
+        self.run.clear_stop()
+        return reason
+
+    def taken(self) -> list:
+        """The next shard of rollouts, taken off the queue."""
+        lease = self.run.queue("rollouts").claim("reader")
+        lease.done()
+        return lease.rows
+
+    def told(self, event: str) -> list[dict]:
+        return [e for e in read_events(self.run.events_dir) if e["event"] == event]
+
+
+def make_run(folder: Path, policy: Path) -> RunDir:
+    config = Config(
+        run=RunConfig(name="r", dir=str(folder), seed=7),
+        policy=ModelConfig(str(policy), "float32"),
+        verifier=VerifierConfig(str(policy), "float32"),
+        data=DataConfig(prepared="prepared", max_prompt_tokens=64),
+        rollout=RolloutConfig(
+            group_size=3,
+            temperature=0.9,
+            max_response_tokens=12,
+            engine=EngineConfig(kv_cache_mb=64, max_num_seqs=32, enforce_eager=True),
+        ),
+        train=TrainConfig(steps=1),
+        store=StoreConfig(poll_min_s=0.01, poll_max_s=0.05, idle_s=1.0, max_attempts=2, local_dir=str(folder / "node")),
+    )
+    return RunDir.create(folder / "r", config)
+
+
+class Broken:
+    """An engine that loads weights but cannot generate."""
+
+    def generate(self, requests, should_stop):
+        raise EngineError("it broke")
+
+    def load_weights(self, folder):
+        pass
+
+    def close(self):
+        pass
