@@ -65,8 +65,6 @@ class Lab:
         conf = f"{self.plan.root}/etc/slurm.conf"
         return {**kept, "PATH": search_path(), "SLURM_CONF": conf, "GRHPC_LAB": self.plan.root}
 
-    # ---- up and down
-
     def up(self, say: Callable[[str], None] = print) -> None:
         if self.is_up():
             say("the cluster is up already")
@@ -104,8 +102,6 @@ class Lab:
 
     def is_up(self) -> bool:
         return "slurmctld" in self.plan.pids and "UP" in self.run("scontrol", "ping", check=False)
-
-    # ---- nodes
 
     def crash(self, node: str) -> None:
         """The node loses power: slurmd, its steps and their tasks die at once."""
@@ -157,8 +153,6 @@ class Lab:
             [*inside, "route", "add", "default", "via", p.controller],
         ):
             self.run(*words)
-
-    # ---- parts
 
     def _write_files(self) -> None:
         p = self.plan
@@ -225,8 +219,6 @@ class Lab:
     def node_states(self) -> dict[str, str]:
         text = self.run("sinfo", "-h", "-N", "-p", "prod", "-o", "%N %t", check=False)
         return dict(line.split() for line in text.splitlines())
-
-    # ---- processes
 
     def run(self, *words: str, check: bool = True, timeout: float = 60) -> str:
         """A command in the lab's environment; its output. Raises LabError if it fails and `check`."""
