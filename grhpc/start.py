@@ -14,7 +14,7 @@ from pathlib import Path
 from grhpc import preflight
 from grhpc.cluster import control, launch
 from grhpc.config import Config, load, with_absolute_paths
-from grhpc.data.prepare import read_manifest
+from grhpc.data.prepare import read_manifest, read_prepared
 from grhpc.errors import ConfigError, DataError, GrhpcError, StoreError
 from grhpc.report.find import find_run
 from grhpc.report.watch import watch
@@ -58,9 +58,13 @@ def resume(args: argparse.Namespace) -> int:
 
 
 def ensure_prepared(config: Config, path: str, overrides: Sequence[str]) -> None:
-    """Prepare the data in a child process where that was not done; the child says what is wrong, and this one ends."""
-    done = read_manifest(Path(config.data.prepared)) is not None
-    if done and not config.data.source:
+    """Prepare the data in a child process where that was not done; the child says what is wrong, and this one ends.
+
+    Prompts that were prepared without a source in the configuration are taken as they are.
+    """
+    if not config.data.source and read_manifest(Path(config.data.prepared)) is not None:
+        return
+    if config.data.source and read_prepared(config) is not None:
         return
     if not config.data.source:
         raise DataError(

@@ -62,7 +62,7 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
         if not isinstance(node, dict):
             raise ConfigError(f"override {override!r}: {part} is not a section", "write section.key=value")
     try:
-        node[last] = yaml.safe_load(value)
+        node[last] = yaml.safe_load(value) if value else ""
     except yaml.YAMLError:
         raise ConfigError(f"override {override!r}: the value is not valid YAML", "quote it") from None
 

@@ -109,7 +109,7 @@ def test_every_verb_has_help_and_a_target(verb, capsys):
         (["policy.model=configs"], "policy.model: configs has no config.json", "Hugging Face model folder"),
         (["rollout.max_response_tokens=99999"], "prompt + response may have", "lower"),
         (["data.source=/nowhere.jsonl"], "no such dataset file", "data.source"),
-        (["data.source=''"], "data.source is empty", "name a dataset"),
+        (["data.source="], "data.source is empty", "name a dataset"),
         (["data.columns={question: prompt}"], "no column 'prompt'", "columns there: id, question"),
     ],
 )

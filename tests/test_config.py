@@ -129,8 +129,18 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
 
 
 def test_overrides_are_yaml_values(write):
-    config = load(write(MINIMAL), ["train.lr=5e-7", "rollout.engine.kv_cache_mb=64", "data.columns={question: q}"])
+    config = load(
+        write(MINIMAL),
+        [
+            "train.lr=5e-7",
+            "rollout.engine.kv_cache_mb=64",
+            "data.columns={question: q}",
+            "data.instruction=",
+            "data.limit=null",
+        ],
+    )
     assert (config.train.lr, config.rollout.engine.kv_cache_mb) == (5e-7, 64)
+    assert (config.data.instruction, config.data.limit) == ("", None)
     assert config.data.columns == {"question": "q"}
 
 

@@ -25,6 +25,7 @@ from grhpc.store.atomic import list_names, read_json, write_json
 from grhpc.store.shard import read_shard, write_shard
 
 STAMP = "prepared"  # prepared prompts belong to no run: the run id of their shards
+TOKENIZER_FILES = ("tokenizer", "chat_template", "vocab", "merges", "special_tokens", "added_tokens")
 NUM_TINY_TRAIN = 4096
 BATCH = 2048
 
@@ -35,11 +36,8 @@ def prepare(config: Config) -> dict[str, Any]:
     Raises DataError for a missing dataset, column, model or chat template, and where the folder was prepared otherwise.
     """
     folder = Path(config.data.prepared)
-    before = read_manifest(folder)
+    before = read_prepared(config)
     if before is not None:
-        _check_same(
-            folder, before["settings"], _settings(config, _tokenizer_digest(_load_tokenizer(config.policy.model)))
-        )
         return before
     train, heldout = _read_splits(config)
     for source in (train, heldout):
@@ -58,7 +56,7 @@ def prepare(config: Config) -> dict[str, Any]:
         raise DataError(f"no prompt is left of {train.name}: {_as_text(dropped)}", "mend data.* in the config")
     folder.mkdir(parents=True, exist_ok=True)
     manifest = {
-        "settings": _settings(config, _tokenizer_digest(tokenizer)),
+        "settings": _settings(config),
         "sources": {TRAIN: [train.name, train.digest], HELDOUT: [heldout.name, heldout.digest] if heldout else None},
         "rows": {TRAIN: len(train.rows), HELDOUT: len(heldout.rows) if heldout else 0},
         "prompts": {split: len(rows) for split, rows in prompts.items()},
@@ -71,6 +69,25 @@ def prepare(config: Config) -> dict[str, Any]:
         },
     }
     write_json(folder / "manifest.json", manifest)
+    return manifest
+
+
+def read_prepared(config: Config) -> dict[str, Any] | None:
+    """The manifest of the folder that the configuration names, None where there is none.
+
+    Raises DataError where the folder was prepared with other settings.
+    """
+    folder = Path(config.data.prepared)
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return None
+    now = _settings(config)
+    different = [key for key in now if manifest["settings"].get(key) != now[key]]
+    if different:
+        raise DataError(
+            f"{folder} was prepared with other settings ({', '.join(different)})",
+            "name another folder in data.prepared, or remove this one if no run needs it",
+        )
     return manifest
 
 
@@ -206,26 +223,28 @@ def _load_tokenizer(model: str) -> Any:
     return tokenizer
 
 
-def _tokenizer_digest(tokenizer: Any) -> str:
-    return _digest(tokenizer.backend_tokenizer.to_str() + str(tokenizer.chat_template))
+def _tokenizer_digest(model: str) -> str:
+    """Of a folder by its files, so that no library is needed to look; of a Hub model by its tokenizer."""
+    if not Path(model).is_dir():
+        tokenizer = _load_tokenizer(model)
+        return _digest(tokenizer.backend_tokenizer.to_str() + str(tokenizer.chat_template))
+    digest = hashlib.sha256()
+    for path in sorted(Path(model).iterdir()):
+        if path.name.startswith(TOKENIZER_FILES):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
 
 
-def _settings(config: Config, tokenizer_digest: str) -> dict[str, Any]:
+def _settings(config: Config) -> dict[str, Any]:
     """Everything of the configuration that the prepared rows depend on."""
     data = dataclasses.asdict(config.data)
     del data["prepared"]
-    settings = data | {"tokenizer": tokenizer_digest, "heldout_prompts": config.evaluate.heldout_prompts}
+    settings = data | {
+        "tokenizer": _tokenizer_digest(config.policy.model),
+        "heldout_prompts": config.evaluate.heldout_prompts,
+    }
     plain: dict[str, Any] = json.loads(json.dumps(settings))
     return plain
-
-
-def _check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    different = [key for key in now if before.get(key) != now[key]]
-    if different:
-        raise DataError(
-            f"{folder} was prepared with other settings ({', '.join(different)})",
-            "name another folder in data.prepared, or remove this one if no run needs it",
-        )
 
 
 def _same_question(question: str) -> str:
@@ -247,7 +266,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         config = load(args.config, args.overrides)
-        print(f"preparing {config.data.source} for {config.policy.model} ...", flush=True)
+        known = read_manifest(Path(config.data.prepared)) is not None
+        doing = "already prepared:" if known else "preparing"
+        print(f"{doing} {config.data.source} for {config.policy.model} ...", flush=True)
         manifest = prepare(config)
     except GrhpcError as error:
         print(f"error: {error.problem}\n  do: {error.remedy}", file=sys.stderr)

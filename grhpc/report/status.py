@@ -50,6 +50,7 @@ def status(run: RunDir) -> Status:
         "path": str(run.root),
         "run_id": run.run_id,
         "state": _state(run, jobs),
+        "stop_reason": run.stop_reason(),
         "step": ledger.last_step,
         "steps": config.train.steps,
         "version": _newest_version(run),
@@ -70,7 +71,7 @@ def lines(found: Status) -> list[str]:
     """The status for people."""
     step, groups = found["last_step"], found["groups"]
     text = [
-        f"{found['run']}: {found['state']}, step {found['step']} of {found['steps']}, weights {found['version']}",
+        f"{found['run']}: {found['state']}{_why(found)}, step {found['step']} of {found['steps']}, weights {found['version']}",
         f"groups: {groups['admitted']} admitted, {groups['in_flight']} in flight, {groups['trained']} trained, "
         + (", ".join(f"{num} dropped ({reason})" for reason, num in groups["dropped"].items()) or "none dropped"),
     ]
@@ -91,6 +92,11 @@ def lines(found: Status) -> list[str]:
     ]
     text += [f"failed: {f['what']}: {one_line(f['problem'], 160)}" for f in found["failures"][-SHOWN:]]
     return [*text, f"next: {found['next']}"]
+
+
+def _why(found: Status) -> str:
+    asked = found["stop_reason"] and found["state"] in ("stopping", "stopped")
+    return f" ({one_line(found['stop_reason'], 60)})" if asked else ""
 
 
 def _state(run: RunDir, jobs: list[JobState]) -> str:

@@ -56,7 +56,8 @@ def test_without_jobs_the_run_is_broken_off_and_says_what_to_do(small):
 
 def test_finished_and_stopped_are_told_apart(small):
     small.run.request_stop("enough")
-    assert status(small.run)["state"] == "stopped"
+    found = status(small.run)
+    assert found["state"] == "stopped" and lines(found)[0].startswith("tiny: stopped (enough), step 2 of 3")
     small.run.finish({"step": 3})
     assert status(small.run)["state"] == "finished"
 
