@@ -69,6 +69,15 @@ class Domain(ABC):
         value = self.canon(facts, text)
         return None if value is None else [value]
 
+    def near(self, facts: Facts, text: str, rng: random.Random) -> str:
+        """A text that differs from a written answer in one number, where it has one."""
+        numbers = list(re.finditer(r"\d+", text))
+        if not numbers:
+            return text
+        at = rng.choice(numbers)
+        number = rng.choice([max(1, int(at[0]) + rng.choice([-2, -1, 1, 2])), rng.randint(1, 30)])
+        return text[: at.start()] + str(number) + text[at.end() :]
+
     def shuffled(self, facts: Facts, value: str, rng: random.Random) -> str | None:
         """A further, randomly drawn way to write `value`, where the domain has too many of them to list."""
         return None

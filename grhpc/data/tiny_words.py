@@ -103,7 +103,13 @@ class Choice(Domain):
 
     def accepted(self, facts: Facts, reference: str) -> list[str]:
         word = self.value(facts)
-        return ["ABCD"[facts[1:].index(word)], word]
+        return [word, "ABCD"[facts[1:].index(word)]]
+
+    def near(self, facts: Facts, text: str, rng: random.Random) -> str:
+        """The answer with another letter, or another word of the same kind."""
+        words = "|".join(KIND_OF)
+        text = re.sub(r"\b[A-D]\b", lambda _: rng.choice("ABCD"), text)
+        return re.sub(rf"\b({words})\b", lambda match: rng.choice(KINDS[KIND_OF[match[1]]]), text)
 
 
 class Sets(Domain):
@@ -212,3 +218,9 @@ class Order(Domain):
     def canon(self, facts: Facts, text: str) -> str | None:
         table = {form.lower(): who for who in WHO for form in self.forms(facts, who)}
         return look_up(table, text)
+
+    def near(self, facts: Facts, text: str, rng: random.Random) -> str:
+        """The answer with another person in it, of the three mostly."""
+        who = rng.choice([facts[0], facts[2], facts[3], rng.choice(WHO)])
+        names = "|".join((*WHO, *map(str.upper, WHO)))
+        return re.sub(rf"\b({names})\b", lambda match: who.upper() if match[1].isupper() else who, text)
