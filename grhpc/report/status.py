@@ -71,7 +71,8 @@ def lines(found: Status) -> list[str]:
     """The status for people."""
     step, groups = found["last_step"], found["groups"]
     text = [
-        f"{found['run']}: {found['state']}{_why(found)}, step {found['step']} of {found['steps']}, weights {found['version']}",
+        f"{found['run']}: {found['state']}{_why(found)}, step {found['step']} of {found['steps']}, "
+        f"weights {found['version']}",
         f"groups: {groups['admitted']} admitted, {groups['in_flight']} in flight, {groups['trained']} trained, "
         + (", ".join(f"{num} dropped ({reason})" for reason, num in groups["dropped"].items()) or "none dropped"),
     ]
