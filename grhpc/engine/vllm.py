@@ -247,8 +247,8 @@ def _set_environment(tensor_parallel: int) -> None:
 
 @contextlib.contextmanager
 def _children_ignore_signals() -> Iterator[None]:
-    """SLURM warns every process of a step, and the engine's children are not to die of it: they inherit that these
-    signals are blocked. One that comes to us meanwhile waits until we are done here."""
+    """SLURM warns every process of a step, and the engine's children are not to die of it: they inherit that USR2 is
+    blocked. (TERM ends them whatever we do: vLLM handles it there.) A signal to us waits until we are done here."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2, signal.SIGTERM})
     try:
         yield
