@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import pytest
 
 from grhpc.cli import VERBS, build_parser, main, resolve
+from grhpc.cluster.job import start_ticks
+from grhpc.cluster.submissions import Submission, record
 from grhpc.config import load
 from grhpc.store.rundir import RunDir
 
@@ -136,6 +138,15 @@ def test_start_refuses_a_run_directory_in_use(submit, tiny, tmp_path):
     words = tiny("start")
     RunDir.create(tmp_path / "runs" / "tiny", load(words[1], words[3::2]))
     assert_two_lines(submit(*words), "in use by a run that is not finished", "python submit.py resume tiny")
+
+
+def test_start_again_on_a_live_run_says_so(submit, tiny, tmp_path):
+    words = tiny("start")
+    run = RunDir.create(tmp_path / "runs" / "tiny", load(words[1], words[3::2]))
+    record(run.jobs_dir, Submission("local", "train", str(os.getpid()), started=start_ticks(os.getpid())))
+    done = submit(*words)
+    assert done.returncode == 0 and "tiny is already running" in done.stdout
+    assert len(list(run.jobs_dir.iterdir())) == 1
 
 
 def test_start_again_on_a_finished_run_shows_its_result(submit, tiny, tmp_path):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-MARKS = "●○·×"
+MARKS, TOGETHER = "●○·×", "◆"
 Points = Mapping[int, float | None]
 
 
@@ -32,7 +32,7 @@ class Bars:
 
 
 def as_characters(curves: Sequence[Curve], *, width: int = 64, height: int = 14) -> list[str]:
-    """The curves in one frame, each with its own mark; the later curve wins where two meet."""
+    """The curves in one frame, each with its own mark; where two meet stands the mark of meeting."""
     shown = [(curve, curve.finite()) for curve in curves]
     xs = [x for _, points in shown for x in points]
     if not xs:
@@ -45,7 +45,7 @@ def as_characters(curves: Sequence[Curve], *, width: int = 64, height: int = 14)
         for x, y in points.items():
             column = round((x - first) / (last - first) * (width - 1))
             row = round((high - y) / (high - low) * (height - 1))
-            grid[row][column] = mark
+            grid[row][column] = mark if grid[row][column] in (" ", mark) else TOGETHER
     lines = []
     for row, cells in enumerate(grid):
         value = high - (high - low) * row / (height - 1)
@@ -53,7 +53,9 @@ def as_characters(curves: Sequence[Curve], *, width: int = 64, height: int = 14)
         lines.append(f"{label} │{''.join(cells).rstrip()}")
     lines.append("      └" + "─" * width)
     lines.append(f"       step {first}" + f"{last}".rjust(width - len(f"step {first}")))
-    lines.append("       " + "   ".join(f"{m} {curve.name}" for m, (curve, _) in zip(MARKS, shown, strict=False)))
+    legend = [f"{m} {curve.name}" for m, (curve, _) in zip(MARKS, shown, strict=False)]
+    met = any(TOGETHER in cells for cells in grid)
+    lines.append("       " + "   ".join(legend + [f"{TOGETHER} together"] * met))
     return lines
 
 

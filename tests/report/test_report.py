@@ -48,7 +48,7 @@ def test_files_are_written_and_the_picture_is_one(small):
 def test_the_text_has_table_picture_and_truth(small):
     text = as_text(make(small.run))
     assert "held-out true" in text and "precision 86 %, recall 86 %" in text
-    assert "true 30 % to 70 %" in text and "●" in text
+    assert "true 30 % to 70 %" in text and "●" in text and "◆ together" in text
     assert "\x1b" not in text and "\u202e" not in text
 
 
@@ -83,6 +83,11 @@ def test_curves_leave_gaps_and_stay_in_their_frame():
     assert sum(line.count("●") for line in frame) == 2
     assert frame[0][19] == "●" and frame[-1][0] == "●"
     assert all(len(line) <= 20 for line in frame)
+
+
+def test_curves_that_meet_say_so():
+    lines = as_characters([Curve("a", {0: 0.5}), Curve("b", {0: 0.5})])
+    assert lines[-1].endswith("◆ together") and sum(line.count("◆") for line in lines[:-1]) == 1
 
 
 @pytest.mark.parametrize(

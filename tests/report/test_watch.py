@@ -4,14 +4,17 @@ import subprocess
 import sys
 import threading
 import time
+from argparse import Namespace
 
 import pytest
 from rich.console import Console
 
+from grhpc.cluster.job import start_ticks
 from grhpc.cluster.submissions import Submission, record
 from grhpc.report import follow
 from grhpc.report import watch as watching
 from grhpc.report.follow import Following
+from grhpc.report.logs import command as logs_command
 from grhpc.report.logs import log_files, tail
 from grhpc.report.watch import watch
 
@@ -26,8 +29,6 @@ def quick(monkeypatch):
 @pytest.fixture
 def sleeper(small):
     """A live local job for every role."""
-    from grhpc.cluster.job import start_ticks
-
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
     for role in ("train", "rollout", "verify"):
         job = Submission("local", role, str(process.pid), started=start_ticks(process.pid))
@@ -128,3 +129,23 @@ def test_the_newest_logs_end_printable(small):
     files = log_files(small.run, "rollout")
     assert len(files) == 8
     assert tail(files[-1], 2) == ["a", "last \\x1b]0;x\\x07 line\ufffd"]
+
+
+def test_logs_are_shown_and_followed_to_the_runs_end(small, capsys):
+    log = small.run.logs_dir / "verify" / "7_0_log.out"
+    log.parent.mkdir()
+    log.write_text("first\n")
+
+    def go_on():
+        time.sleep(0.6)
+        with log.open("a") as file:
+            file.write("second\n")
+        time.sleep(0.6)
+        small.run.finish({"step": 2})
+
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    assert logs_command(Namespace(run=str(small.run.root), role="verify", lines=5, follow=True)) == 0
+    thread.join()
+    out = capsys.readouterr().out
+    assert f"== {log}\nfirst\n" in out and "verify 7_0_log | second" in out
