@@ -1,0 +1,211 @@
+"""The loop that rollout and verify tasks share: when it ends, and what becomes of the shards."""
+
+import dataclasses
+import time
+
+import pytest
+from store_rows import small_config
+
+from grhpc.config import StoreConfig
+from grhpc.errors import DataError, EngineError, ForeignFile, WaitTimeout
+from grhpc.lifetime import Lifetime
+from grhpc.records import TRAIN, GroupPrompt
+from grhpc.store.events import read_events
+from grhpc.store.rundir import RunDir
+from grhpc.store.serving import MOST_STARTS, CutShort, serve
+
+PROMPT = GroupPrompt(
+    prompt_id="p",
+    question="q",
+    answer="a",
+    answer_type="String",
+    category="Other",
+    difficulty="",
+    token_ids=[1],
+    group=0,
+    kind=TRAIN,
+    epoch=0,
+    admitted_version=0,
+)
+STORE = StoreConfig(poll_min_s=0.01, poll_max_s=0.02, idle_s=300.0, max_attempts=3)
+
+
+class Task:
+    """A run with prompts, and a task that works on them as told."""
+
+    def __init__(self, folder, work=None, prepare=None, idle_s=0.0) -> None:
+        store = dataclasses.replace(STORE, idle_s=idle_s or STORE.idle_s)
+        self.run = RunDir.create(folder / "r", dataclasses.replace(small_config(), store=store))
+        self.queue = self.run.queue("prompts")
+        self.life = Lifetime(job="local-1")
+        self.worked: list[str] = []
+        self._work, self._prepare = work, prepare
+
+    def put(self, *names: str) -> "Task":
+        for name in names:
+            self.queue.put(name, [PROMPT])
+        return self
+
+    def serve(self) -> str:
+        return serve(
+            self.run,
+            self.queue,
+            "prompts",
+            self.work,
+            prepare=self.prepare,
+            life=self.life,
+            events=self.run.events("rollout", "local-1"),
+            settings=self.run.config().store,
+        )
+
+    def work(self, lease) -> None:
+        self.worked.append(lease.name)
+        if self._work:
+            self._work(self, lease)
+        lease.done()
+
+    def prepare(self) -> None:
+        if self._prepare:
+            self._prepare(self)
+        if not self.queue.counts()["ready"] and self.run.config().store.idle_s == STORE.idle_s:
+            self.run.request_stop("all done")
+
+    def told(self, event: str) -> list[dict]:
+        return [e for e in read_events(self.run.events_dir) if e["event"] == event]
+
+
+def test_works_until_it_is_idle(tmp_path):
+    task = Task(tmp_path, idle_s=1.0).put("g00000000-0001", "g00000001-0001", "h000001-00000000-0001")
+    assert task.serve() == "no prompts for 1 s"
+    assert task.worked == ["h000001-00000000-0001", "g00000000-0001", "g00000001-0001"]
+    assert task.queue.counts() == {"ready": 0, "leased": 0, "failed": 0}
+    assert [e["reason"] for e in task.told("stop")] == ["no prompts for 1 s"]
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [
+        (lambda task: task.run.finish({}), "the run is finished"),
+        (lambda task: task.run.request_stop("enough"), "enough"),
+        (lambda task: task.life.drain("signal SIGUSR2"), "signal SIGUSR2"),
+    ],
+    ids=["finished", "stopped", "drained"],
+)
+def test_ends_after_the_shard_in_hand(tmp_path, end, reason):
+    task = Task(tmp_path, work=lambda task, lease: end(task)).put("g00000000-0001", "g00000001-0001")
+    assert task.serve() == reason
+    assert task.worked == ["g00000000-0001"]
+    assert task.queue.counts() == {"ready": 1, "leased": 0, "failed": 0}
+
+
+def test_refuses_a_shard_that_would_not_fit_into_its_life(tmp_path):
+    def half_a_second(task, lease):
+        time.sleep(0.5)
+        task.life.end_s = time.time() + 0.55
+
+    task = Task(tmp_path, work=half_a_second).put("g00000000-0001", "g00000001-0001")
+    assert "too few for another shard" in task.serve()
+    assert task.worked == ["g00000000-0001"]
+    assert task.queue.counts()["ready"] == 1
+
+
+def test_a_failure_counts_as_an_attempt_and_a_cut_does_not(tmp_path):
+    faults = iter([CutShort("moved"), EngineError("broke"), ValueError("odd")])
+
+    def work(task, lease):
+        attempts.append(lease.attempt)
+        if fault := next(faults, None):
+            raise fault
+
+    attempts: list[int] = []
+    task = Task(tmp_path, work=work).put("g00000000-0001")
+    task.serve()
+    assert attempts == [1, 1, 2, 3]
+    assert [e["problem"] for e in task.told("error")] == ["broke", "ValueError: odd"]
+
+
+def test_a_wait_that_ended_costs_no_attempt(tmp_path):
+    faults = iter([WaitTimeout("no weights")] * 3)
+    attempts: list[int] = []
+
+    def work(task, lease):
+        attempts.append(lease.attempt)
+        if fault := next(faults, None):
+            raise fault
+
+    Task(tmp_path, work=work).put("g00000000-0001").serve()
+    assert attempts == [1, 1, 1, 1]
+
+
+def test_a_poisoned_shard_fails_alone(tmp_path):
+    def work(task, lease):
+        if lease.name == "g00000000-0001":
+            raise EngineError("poison")
+
+    task = Task(tmp_path, work=work).put("g00000000-0001", "g00000001-0001")
+    task.serve()
+    assert [(f.name, f.attempts) for f in task.queue.failed()] == [("g00000000-0001", 3)]
+    assert task.worked[-1] == "g00000001-0001"
+
+
+def test_three_shards_that_fail_in_a_row_end_the_task(tmp_path):
+    def work(task, lease):
+        raise EngineError(f"broke on {lease.name}")
+
+    task = Task(tmp_path, work=work).put(*(f"g{g:08d}-0001" for g in range(5)))
+    with pytest.raises(EngineError, match="broke on g00000002-0001"):
+        task.serve()
+    assert task.queue.counts()["leased"] == 0
+    assert task.told("stop")[0]["reason"] == "error"
+
+
+@pytest.mark.parametrize("fault", [ForeignFile("of another run"), KeyboardInterrupt()])
+def test_what_must_end_the_task_does_so_and_leaves_the_shard(tmp_path, fault):
+    def work(task, lease):
+        raise fault
+
+    task = Task(tmp_path, work=work).put("g00000000-0001")
+    with pytest.raises(type(fault)):
+        task.serve()
+    assert task.queue.claim("next").attempt == 1
+
+
+def test_a_failure_while_draining_is_the_drain(tmp_path):
+    """The engine's children may have died of the very signal."""
+
+    def work(task, lease):
+        task.life.drain("signal SIGTERM")
+        raise EngineError("the engine's process died")
+
+    task = Task(tmp_path, work=work).put("g00000000-0001")
+    assert task.serve() == "signal SIGTERM"
+    assert task.queue.claim("next").attempt == 1
+    assert task.told("error") == []
+
+
+def test_nothing_is_claimed_before_the_task_is_ready(tmp_path):
+    tries: list[int] = []
+
+    def prepare(task):
+        tries.append(1)
+        if len(tries) < MOST_STARTS:
+            raise EngineError("not yet")
+
+    task = Task(tmp_path, prepare=prepare).put("g00000000-0001")
+    task.serve()
+    assert task.worked == ["g00000000-0001"]
+    assert [e["problem"] for e in task.told("error")] == ["not yet"] * (MOST_STARTS - 1)
+
+
+@pytest.mark.parametrize(("fault", "tries"), [(EngineError("no GPU"), MOST_STARTS), (DataError("no model"), 1)])
+def test_a_task_that_cannot_get_ready_ends(tmp_path, fault, tries):
+    def prepare(task):
+        counted.append(1)
+        raise fault
+
+    counted: list[int] = []
+    task = Task(tmp_path, prepare=prepare).put("g00000000-0001")
+    with pytest.raises(type(fault)):
+        task.serve()
+    assert len(counted) == tries
+    assert task.queue.claim("next").attempt == 1
