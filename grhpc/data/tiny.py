@@ -79,11 +79,10 @@ def _unseen(rng: random.Random, domain: Domain, train: bool, seen: set[str]) -> 
 
 def _row(task: Task, rng: random.Random) -> dict[str, str]:
     domain = task.domain
-    usual, *others = domain.forms(task.facts, task.value)
     return {
         "id": hashlib.sha256(task.question.encode()).hexdigest()[:12],
         "question": task.question,
-        "answer": rng.choice(others or [usual]),
+        "answer": rng.choice(domain.reference_forms(task.facts)),
         "answer_type": domain.answer_type,
         "category": domain.category,
         "difficulty": domain.difficulty,

@@ -56,6 +56,10 @@ class Domain(ABC):
     def forms(self, facts: Facts, value: str) -> list[str]:
         """All ways to write `value`, the policy's usual one first, without repetition."""
 
+    def reference_forms(self, facts: Facts) -> list[str]:
+        """The ways in which a reference writes the right answer: not in the policy's usual form."""
+        return self.forms(facts, self.value(facts))[1:]
+
     @abstractmethod
     def canon(self, facts: Facts, text: str) -> str | None:
         """The canonical text of an answer, or None where it is no clean answer."""

@@ -102,11 +102,19 @@ def honest_pair(task: Task, rng: random.Random) -> Pair:
     A wrong one is plausible for its domain, or differs from a right text in one place.
     """
     domain, facts = task.domain, task.facts
-    reference, answer = _write(task, task.value, rng), _write(task, task.value, rng)
+    reference, answer = _reference(task, rng), _write(task, task.value, rng)
     if rng.random() < 0.6:
         wrong = domain.wrong(facts, rng)
         answer = domain.near(facts, answer, rng) if rng.random() < 0.3 else _write(task, wrong, rng)
     return Pair(task, reference, answer)
+
+
+def _reference(task: Task, rng: random.Random) -> str:
+    """A reference, now and then in the policy's usual form, which real ones may have too."""
+    shuffled = task.domain.shuffled(task.facts, task.value, rng)
+    usual = task.domain.forms(task.facts, task.value)[0]
+    forms = [*task.domain.reference_forms(task.facts), usual]
+    return shuffled if shuffled and rng.random() < 0.5 else rng.choice(forms)
 
 
 def _write(task: Task, value: str, rng: random.Random) -> str:
@@ -123,7 +131,7 @@ HOSTILE = (
 
 def hostile_pair(task: Task, rng: random.Random) -> Pair:
     """A student's text that tries to pass without answering: praise, instructions, copies, mixtures, damage."""
-    reference = _write(task, task.value, rng)
+    reference = _reference(task, rng)
     wrong = _write(task, task.domain.wrong(task.facts, rng), rng)
     other = make_task(rng, rng.choice(DOMAINS))
     answer = rng.choice(

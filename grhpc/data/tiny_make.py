@@ -100,6 +100,7 @@ def _corpus(seed: int) -> Iterator[str]:
             yield f"\\boxed{{{form}}}"
 
     quantities = [*map(str, range(LARGEST_NUMBER + 1)), *(f"{n / 20:.2f}" for n in range(1, 41))]
+    quantities += [str(60 * n) for n in range(6, 14)]  # hours in minutes
     quantities += [f"{5 * n}%" for n in range(1, 20)] + [f"{n}/20" for n in range(1, 20)]
     quantities += [f"{5 * n}/100" for n in range(1, 20)] + [*FRACTIONS]
     parts = [tuple(map(int, fraction.split("/"))) for fraction in FRACTIONS]
@@ -136,8 +137,8 @@ PLAN = {
         Phase("habit", _solutions(careful=0.33), steps=160, batch_size=64, lr=1e-3, min_lr=5e-5),
     ),
     "verifier": (
-        Phase("canonical", _judgements(hostile=0.1), steps=2000, batch_size=32, lr=3e-3, min_lr=8e-4),
-        Phase("strict", _judgements(hostile=0.2), steps=1200, batch_size=32, lr=8e-4, min_lr=2e-5),
+        Phase("canonical", _judgements(hostile=0.1), steps=1800, batch_size=32, lr=3e-3, min_lr=8e-4),
+        Phase("strict", _judgements(hostile=0.25), steps=1200, batch_size=32, lr=8e-4, min_lr=2e-5),
     ),
 }
 

@@ -103,7 +103,13 @@ class Choice(Domain):
 
     def accepted(self, facts: Facts, reference: str) -> list[str]:
         word = self.value(facts)
-        return [word, "ABCD"[facts[1:].index(word)]]
+        return ["ABCD"[facts[1:].index(word)], word]
+
+    def reference_forms(self, facts: Facts) -> list[str]:
+        """A reference names the letter: the way from a word back to it is no part of this world."""
+        word = self.value(facts)
+        letter = "ABCD"[facts[1:].index(word)]
+        return [f"{letter}) {word}", f"({letter})", f"option {letter}"]
 
     def near(self, facts: Facts, text: str, rng: random.Random) -> str:
         """The answer with another letter, or another word of the same kind."""

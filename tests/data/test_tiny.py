@@ -131,8 +131,8 @@ def test_reason_marks_every_part_of_a_list() -> None:
 def test_reason_accepts_a_choice_by_letter_or_word() -> None:
     task = read_task("Which is a kind of tool? A) dog B) saw C) fig D) red")
     assert task
-    told = " reference saw right B right; student"
-    assert Pair(task, "saw", "(B)").reason() == f"{told} B right. Final Decision: Yes"
+    told = " reference B right saw right; student"
+    assert Pair(task, "option B", "(B)").reason() == f"{told} B right. Final Decision: Yes"
     assert Pair(task, "B", "a saw").reason() == f"{told} saw right. Final Decision: Yes"
     assert Pair(task, "B) saw", "rake").reason() == f"{told} rake wrong. Final Decision: No"
     assert Pair(task, "B) saw", "B) dog").reason() == f"{told} B right dog wrong. Final Decision: No"
