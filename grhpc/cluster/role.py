@@ -80,6 +80,8 @@ def _run(role: str, run: RunDir, job: Job, life: Lifetime) -> int:
 
 def _set_place(role: str, run: RunDir, job: Job, life: Lifetime) -> None:
     """Tell a trainer's rank where its siblings are, and the tasks of another role which part of the node is theirs."""
+    # Before torch is imported: it would take every core of the machine, and so would each of the tasks beside it.
+    os.environ.setdefault("OMP_NUM_THREADS", str(getattr(run.config().cluster, role).cpus_per_task))
     if role != "train":
         life.end_s = life.end_s if life.end_s is not None else ask_end_s(job)
         if job.world_size > 1:

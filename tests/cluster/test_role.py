@@ -134,6 +134,13 @@ def test_a_stopped_run_is_not_begun(make_run: MakeRun, monkeypatch: pytest.Monke
     assert role._run("verify", run, Job(job.NONE, "1", key="1"), Lifetime()) == 0
 
 
+def test_a_task_takes_as_many_threads_as_it_has_cores(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[str] = []
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    run_as(make_run, monkeypatch, lambda run, life: threads.append(os.environ["OMP_NUM_THREADS"]))
+    assert threads == ["1"]  # cluster.*.cpus_per_task
+
+
 def test_engines_on_one_node_share_its_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,4,5")
     role._take_share_of_devices(Job(job.SLURM, "1", key="1", world_size=4, local_rank=1, local_size=2))
