@@ -98,7 +98,7 @@ class Flow:
         """Ask the roles to answer held-out prompts greedily under weights `version`, unless that was done."""
         asked = prompts[: self._config.evaluate.heldout_prompts]
         done = self._run.heldout_path(version)
-        if asked and done.name not in list_names(done.parent):
+        if asked and version not in self._pending_heldout and done.name not in list_names(done.parent):
             self._prompts.put(heldout_name(version, len(asked)), heldout_groups(asked, version))
             self._pending_heldout.add(version)
 
