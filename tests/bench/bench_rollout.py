@@ -5,7 +5,8 @@
 Both sides run in processes of their own, one at a time, round after round: `bare` calls `LLM.generate` on each shard's
 prompts; `task` is the role's own main, over a run directory, from claiming the first shard to delivering the last,
 weights loaded in between. Start-up is left out on both sides. `wall` is tokens a second, which means something on a
-quiet machine only; `cpu` is tokens a second of the process's CPU time. The ratios are medians over the rounds.
+quiet machine only; `cpu` is tokens a second of the process's CPU time. `generating` is the share of the task's wall
+time that passes inside the engine, which a busy machine distorts less. Ratios and shares are medians over the rounds.
 """
 
 import argparse
@@ -72,22 +73,32 @@ def rates(tokens: int, begun: tuple[float, float], ended: tuple[float, float]) -
 
 
 def run_task(args: argparse.Namespace) -> dict:
+    from grhpc.engine.host import EngineHost
     from grhpc.lifetime import Lifetime
     from grhpc.rollout.worker import main
     from grhpc.store.events import EventLog
 
     delivered: list[tuple[int, tuple[float, float]]] = []
-    emit = EventLog.emit
+    inside_s: list[float] = []
+    emit, generate = EventLog.emit, EngineHost.generate
+
+    def generate_and_note(self: EngineHost, *words: object) -> object:
+        begun_s = time.perf_counter()
+        done = generate(self, *words)
+        inside_s.append(time.perf_counter() - begun_s)
+        return done
 
     def emit_and_note(self: EventLog, event: str, **fields: object) -> None:
         emit(self, event, **fields)
         if event == "shard":
             delivered.append((int(str(fields["tokens"])), now()))
 
-    EventLog.emit = emit_and_note
+    EventLog.emit, EngineHost.generate = emit_and_note, generate_and_note
     main(make_run(args).path, Lifetime(job="bench"))
     # From the first shard's delivery to the last one's: claims, polls, weights and delivery are all in it.
-    return rates(sum(tokens for tokens, _ in delivered[1:]), delivered[0][1], delivered[-1][1])
+    begun, ended = delivered[0][1], delivered[-1][1]
+    told = rates(sum(tokens for tokens, _ in delivered[1:]), begun, ended)
+    return told | {"generating": sum(inside_s[1:]) / (ended[0] - begun[0])}
 
 
 def make_run(args: argparse.Namespace):
@@ -128,6 +139,7 @@ def measure(args: argparse.Namespace) -> dict:
         sides = ("bare", "task") if number % 2 == 0 else ("task", "bare")
         rounds.append({side: run_side(side, args) for side in sides})
     told: dict = {"load": os.getloadavg()[0]}
+    told["generating"] = round(statistics.median(r["task"]["generating"] for r in rounds), 4)
     for clock in ("wall", "cpu"):
         pairs = [(r["task"][clock], r["bare"][clock]) for r in rounds]
         told[clock] = {
