@@ -25,7 +25,7 @@ def command(args: argparse.Namespace) -> int:
     if args.group is not None and args.group not in step["groups"]:
         raise StoreError(f"step {args.step} has no group {args.group}", f"its groups: {_few(step['groups'])}")
     if args.json:
-        print(to_json(step, indent=1))
+        print(json.dumps(json.loads(to_json(step)), indent=1))  # escapes what a terminal would obey
     else:
         print("\n".join(lines(step) if args.group is None else group_lines(step, args.group)))
     return 0

@@ -33,6 +33,7 @@ class Chief:
         self._run, self._config, self._life = run, config, life
         self._events = run.events("train", life.job)
         self._ledger = Ledger.open_next(run.ledger_dir, run_id=run.run_id)
+        self._inherited_step = self._ledger.state.last_step  # later versions can only come from a superseded trainer
         prepared = Path(config.data.prepared)
         curriculum = Curriculum(load_prompts(prepared, "train"), config.run.seed)
         self._heldout = load_prompts(prepared, "heldout") if config.evaluate.heldout_every else []
@@ -42,7 +43,7 @@ class Chief:
     def choose_checkpoint(self) -> int:
         """The step of the newest checkpoint that the ledger names and that verifies; 0 if there is none."""
         present = set(list_names(self._run.checkpoints_dir))
-        for step in sorted(self._ledger.state.checkpoints, reverse=True):
+        for step in sorted(set(self._ledger.state.checkpoints), reverse=True):
             folder = self._run.checkpoint_dir(step)
             if folder.name not in present:
                 continue
@@ -61,17 +62,18 @@ class Chief:
         """Bring queue and ledger together again, then say that the trainer is ready."""
         self._flow.recover(version=step)
         self._events.emit("ready", step=step)
-        if self._is_heldout_due(step) and step >= self._ledger.state.last_step:
-            self._flow.request_heldout(step, self._heldout)
+        newest = self._run.weights.newest()
+        if newest is not None and self._is_heldout_due(newest.version):
+            self._flow.request_heldout(newest.version, self._heldout)  # a life may end between publishing and asking
 
-    def decide(self, step: int, since_s: float, save_s: float) -> StepEntry | str:
-        """What every rank does next: train this entry, WAIT (ask again), or STOP."""
-        if not self._may_go_on(save_s):
+    def decide(self, step: int, since_s: float, needed_s: float) -> StepEntry | str:
+        """What every rank does next: train this entry, WAIT (ask again), or STOP; `needed_s` is a step and a save."""
+        if not self._may_go_on(needed_s):
             return STOP
         entry = self._flow.next_step(step, PATIENCE_S)
         if entry is not None:
             return entry
-        if not self._may_go_on(save_s):
+        if not self._may_go_on(needed_s):
             return STOP
         self._flow.check_patience(since_s, step)
         self._events.emit("waiting", **{"for": self._flow.waiting_for()}, step=step, since_s=since_s)
@@ -82,14 +84,14 @@ class Chief:
         if version < self._ledger.state.last_step:
             return None
         newest = self._run.weights.newest()
-        if newest is not None and newest.version == version:
+        if newest is not None and newest.version == version <= self._inherited_step:
             return None
         self._ledger.check_alone()
         return self._run.weights.begin(self._ledger.generation, version)
 
-    def commit_publish(self, version: int) -> None:
+    def commit_publish(self, version: int, files: list[str]) -> None:
         self._run.weights.commit(
-            self._ledger.generation, version, base=self._config.policy.model, extra={"step": version}
+            self._ledger.generation, version, base=self._config.policy.model, extra={"step": version}, expect=files
         )
         self._run.weights.prune(self._config.store.keep_weights, protect=self._flow.heldout_versions())
         if self._is_heldout_due(version):
@@ -108,7 +110,7 @@ class Chief:
         self._ledger.append({"kind": "checkpoint", "step": step})
         self._events.emit("checkpoint", step=step, seconds=seconds)
         present = set(list_names(self._run.checkpoints_dir))
-        kept = [s for s in sorted(self._ledger.state.checkpoints) if self._run.checkpoint_dir(s).name in present]
+        kept = [s for s in sorted(set(self._ledger.state.checkpoints)) if self._run.checkpoint_dir(s).name in present]
         for old in kept[: -self._config.train.checkpoint_keep]:
             shutil.rmtree(self._run.checkpoint_dir(old))
         covered = [entry for entry in self._ledger.state.steps.values() if entry.step <= step]
@@ -137,12 +139,11 @@ class Chief:
         reason = self._life.drain_reason or self._run.stop_reason() or ""
         self._events.emit("stop", step=step, reason=reason or "finished")
 
-    def _may_go_on(self, save_s: float) -> bool:
+    def _may_go_on(self, needed_s: float) -> bool:
         reason = self._run.stop_reason()
         if reason:
             self._life.drain(f"stop requested: {reason}")
-        needed_s = save_s + self._config.train.checkpoint_margin_s
-        if self._life.remaining_s() <= needed_s:
+        if self._life.remaining_s() <= needed_s + self._config.train.checkpoint_margin_s:
             self._life.drain("the allocation ends")
         return not self._life.draining
 

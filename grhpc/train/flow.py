@@ -53,10 +53,13 @@ class Flow:
         """After a restart: take back what an earlier incarnation held, and put again what is admitted but nowhere."""
         self._verdicts.reclaim(HOLDER)
         present: set[int] = set()
+        in_queues: set[str] = set()
         for queue in (self._prompts, self._rollouts, self._verdicts):
             for names in queue.names().values():
-                for name in names:
-                    present.update(groups_of(name))
+                in_queues |= names
+        for name in in_queues:
+            present.update(groups_of(name))
+        self._pending_heldout |= {heldout_version(name) for name in in_queues if is_heldout(name)}
         self._put(sorted(self._ledger.state.open_groups() - present), version)
 
     def next_step(self, step: int, patience_s: float) -> StepEntry | None:

@@ -120,9 +120,9 @@ class Learner:
         bad = sum(float(not torch.isfinite(param).all()) for param in self.model.parameters())
         return self.parallel.sum([bad]) == [0.0]
 
-    def write_weights(self, folder: Path, base: Path) -> None:
+    def write_weights(self, folder: Path, base: Path) -> list[str]:
         """Write the weights as a Hugging Face folder; `base` gives config.json and the tokenizer. All ranks call."""
-        weight_map.write_folder(self.model, self.arch, folder, base, self.parallel)
+        return weight_map.write_folder(self.model, self.arch, folder, base, self.parallel)
 
     def _schedule(
         self, model: Any, micro_batches: Sequence[MicroBatch], loss: LossFunction, *, forward_only: bool

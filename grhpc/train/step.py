@@ -103,9 +103,9 @@ class Trainer:
         """Whether every weight of every rank is a number."""
         return self._learner.all_finite()
 
-    def write_weights(self, folder: Path) -> None:
-        """Write the policy as a Hugging Face folder; every rank writes its shard, all must call."""
-        self._learner.write_weights(folder, self._model_dir)
+    def write_weights(self, folder: Path) -> list[str]:
+        """Write the policy as a Hugging Face folder; every rank writes its shard, all must call; its file names."""
+        return self._learner.write_weights(folder, self._model_dir)
 
     def save(self, folder: Path, extra: dict[str, Any]) -> None:
         """Save the full training state as a checkpoint; `extra` are JSON values. All ranks call."""

@@ -12,14 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grhpc.errors import EngineError
+from grhpc.errors import ConfigError
 from grhpc.grpo.batch import build_batch
 from grhpc.lifetime import Lifetime
 from grhpc.store.ledger import StepEntry
 from grhpc.store.rundir import RunDir
 from grhpc.train.chief import STOP, WAIT, Chief
 from grhpc.train.recorded import read_batch
+from grhpc.train.snapshot import model_folder
 from grhpc.train.step import Trainer
+
+STEP_MARGIN = 1.2  # a step is begun when 1.2 times the longest one so far, and a save, fit into the allocation
 
 
 def main(run_dir: Path, life: Lifetime) -> None:
@@ -28,7 +31,7 @@ def main(run_dir: Path, life: Lifetime) -> None:
     if run.finished():
         return
     config = run.config()
-    trainer = Trainer(config, Path(config.policy.model))
+    trainer = Trainer(config, model_folder(config.policy.model))
     try:
         Loop(run, trainer, life).run()
     finally:
@@ -55,6 +58,7 @@ class Loop:
         self.chief = Chief(run, self.config, life) if trainer.is_main else None
         self.saved_step = -1
         self.save_s = 0.0
+        self.step_s = 0.0  # the longest step so far, publishing included
 
     def run(self) -> None:
         step = self.resume()
@@ -71,6 +75,7 @@ class Loop:
             times["train_s"] = clock.lap()
             self.publish(step)
             times["publish_s"] = clock.lap()
+            self.step_s = max(self.step_s, times["train_s"] + times["publish_s"])
             if step % self.config.train.checkpoint_every == 0 or step == self.config.train.steps:
                 self.checkpoint(step)
             times["checkpoint_s"] = clock.lap()
@@ -99,7 +104,7 @@ class Loop:
         since_s = time.time()
         while True:
             decision: Any = self.trainer.broadcast(
-                self.chief.decide(step, since_s, self.save_s) if self.chief else None
+                self.chief.decide(step, since_s, STEP_MARGIN * self.step_s + self.save_s) if self.chief else None
             )
             if decision == STOP:
                 return None
@@ -113,14 +118,13 @@ class Loop:
         if folder is None:
             return
         if not self.trainer.all_finite():
-            raise EngineError(
+            raise ConfigError(  # a replay would end in the same bits: no retry can help
                 f"the weights of step {version} are not finite and were not published",
-                "lower train.lr, then `python submit.py resume RUN`: it goes on from the last checkpoint",
+                "begin a new run with a lower train.lr, from the last weights in the run's weights/ folder",
             )
-        self.trainer.write_weights(folder)
-        self.trainer.barrier()
+        files = self.trainer.write_weights(folder)
         if self.chief:
-            self.chief.commit_publish(version)
+            self.chief.commit_publish(version, files)
 
     def checkpoint(self, step: int) -> None:
         """Save the full state, then let the ledger know."""
