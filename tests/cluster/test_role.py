@@ -42,6 +42,12 @@ RANK = {
 }
 
 
+@pytest.fixture(autouse=True)
+def signals_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A role takes over its process's signals for good: not those of the tests' own process, and all its children."""
+    monkeypatch.setattr(role, "_install_signals", lambda life: None)
+
+
 @pytest.mark.parametrize("name", role.ROLES)
 def test_every_role_in_the_table_exists(name: str) -> None:
     module, _, function = role.ROLES[name].partition(":")
