@@ -13,7 +13,8 @@ from pathlib import Path
 
 from grhpc import preflight
 from grhpc.cluster import control, launch
-from grhpc.config import Config, load, with_absolute_paths
+from grhpc.config import Config
+from grhpc.config_file import load, with_absolute_paths
 from grhpc.data.prepare import read_manifest, read_prepared
 from grhpc.errors import ConfigError, DataError, GrhpcError, StoreError
 from grhpc.report.find import find_run

@@ -10,7 +10,7 @@ import sys
 from grhpc.cluster import control
 from grhpc.cluster import doctor as cluster_doctor
 from grhpc.cluster import plan as cluster_plan
-from grhpc.config import load
+from grhpc.config_file import load
 from grhpc.report.find import find_run
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from grhpc.config import build, check, dump, load
+from grhpc.config_file import check, dump, load
 from grhpc.errors import ConfigError
+from grhpc.strict import build
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 MINIMAL = """
@@ -87,6 +88,9 @@ def test_the_papers_gpus(name):
         ("rollout: {group_size: true}", "rollout.group_size must be whole number", ""),
         ("rollout: {group_size: 1}", "rollout.group_size is too small", "at least 2"),
         ("rollout: [1]", "rollout must be a mapping", ""),
+        ("rollout: {engine: {max_model_tokens: 512}}", "rollout.engine.max_model_tokens is 512, but", "raise it"),
+        ("verify: {engine: {max_model_tokens: 512}}", "verify.engine.max_model_tokens is 512, but", "raise it"),
+        ("store: {keep_weights: 0}", "store.keep_weights is too small", ""),
         ("verify: {mode: generatve}", "verify.mode is 'generatve'", "generative"),
         ("grpo: {groups_per_step: 10, updates_per_step: 4}", "not a multiple of updates_per_step", ""),
         ("cluster: {train: {tasks_per_node: 3}}\ngrpo: {}", "", None),

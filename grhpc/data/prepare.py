@@ -16,7 +16,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from grhpc.config import Config, load
+from grhpc.config import Config
+from grhpc.config_file import load
 from grhpc.data.columns import Fields, choose_columns, read_fields
 from grhpc.data.source import TINY, Source, has_split, read_source
 from grhpc.errors import DataError, GrhpcError

@@ -11,7 +11,6 @@ from pathlib import Path
 from grhpc.config import EngineConfig
 from grhpc.engine.vllm import Completion, Request, VllmEngine
 from grhpc.engine.watchdog import Watchdog
-from grhpc.errors import EngineError
 
 STALLED = 76  # the exit code of a process that ends itself because its engine hangs
 
@@ -24,7 +23,6 @@ class EngineHost:
         self._start, self._on_stall = start, on_stall
         self._engine: VllmEngine | None = None
         self._watchdog = Watchdog(stall_s, self._give_up)
-        self.starts = 0
 
     @property
     def running(self) -> bool:
@@ -35,11 +33,10 @@ class EngineHost:
         """A working engine, started now if there is none. Raises EngineError."""
         if self._engine is None:
             self._engine = self._start()
-            self.starts += 1
         return self._engine
 
     def generate(self, requests: Sequence[Request], should_stop: Callable[[], bool]) -> list[list[Completion]] | None:
-        """As VllmEngine.generate; the engine is dropped where it fails."""
+        """As VllmEngine.generate; an engine that failed is dropped, one that only refused its requests is kept."""
 
         def progressed() -> bool:
             self._watchdog.beat()
@@ -49,9 +46,8 @@ class EngineHost:
         try:
             with self._watchdog.watching():
                 return engine.generate(requests, progressed)
-        except EngineError:
-            self.close()
-            raise
+        finally:
+            self._drop_if_failed()
 
     def load_weights(self, folder: Path) -> float:
         """As VllmEngine.load_weights; returns the seconds it took."""
@@ -59,15 +55,18 @@ class EngineHost:
         try:
             with self._watchdog.watching():
                 engine.load_weights(folder)
-        except EngineError:
-            self.close()
-            raise
+        finally:
+            self._drop_if_failed()
         return time.monotonic() - begun_s
 
     def close(self) -> None:
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.close()
+
+    def _drop_if_failed(self) -> None:
+        if self._engine is not None and self._engine.closed:
+            self._engine = None
 
     def _give_up(self) -> None:
         try:

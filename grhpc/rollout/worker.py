@@ -36,20 +36,8 @@ def main(run_dir: Path, life: Lifetime) -> None:
     config = run.config()
     events = run.events("rollout", life.job)
     events.emit("start", restart=life.restart)
-    worker = RolloutWorker(run, config, life, events)
-    try:
-        serve(
-            run,
-            run.queue("prompts"),
-            "prompts",
-            worker.work,
-            prepare=worker.prepare,
-            life=life,
-            events=events,
-            settings=config.store,
-        )
-    finally:
-        worker.close()
+    with contextlib.closing(RolloutWorker(run, config, life, events)) as worker:
+        serve(run, "prompts", worker, life, events)
 
 
 class RolloutWorker:

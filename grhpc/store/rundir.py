@@ -17,8 +17,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from grhpc import config as configs
-from grhpc.config import Config
+from grhpc import config_file
+from grhpc.config import Config, StoreConfig
 from grhpc.errors import CorruptFile, StoreError
 from grhpc.records import GroupPrompt, Rollout, Verdict
 from grhpc.store.atomic import fsync_dir, list_names, read_json, storing, write_bytes, write_json
@@ -67,7 +67,7 @@ class RunDir:
                 root.parent.mkdir(parents=True, exist_ok=True)
                 for folder in _FOLDERS:
                     (temp / folder).mkdir(parents=True)
-            write_bytes(temp / _CONFIG, configs.dump(config).encode())
+            write_bytes(temp / _CONFIG, config_file.dump(config).encode())
             write_json(temp / _RUN, about)
             new = cls(temp, about)
             new._store = config.store
@@ -94,7 +94,7 @@ class RunDir:
     def config(self) -> Config:
         """The resolved configuration, as it was when the run was created."""
         with storing(self.config_path):
-            return configs.load(self.config_path)
+            return config_file.load(self.config_path)
 
     def queue(self, name: str) -> Queue[Any]:
         """`prompts`, `rollouts` or `verdicts`, with the run's lease and attempts."""
@@ -221,7 +221,7 @@ class RunDir:
         return self.root / "rendezvous"
 
     @cached_property
-    def _store(self) -> configs.StoreConfig:
+    def _store(self) -> StoreConfig:
         return self.config().store
 
     def _read(self, name: str) -> dict[str, Any] | None:

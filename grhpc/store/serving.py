@@ -11,10 +11,8 @@ lease; a shard whose work failed has gone back as the next attempt, one whose wo
 """
 
 import time
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from grhpc.config import StoreConfig
 from grhpc.errors import EngineError, ForeignFile, GrhpcError, Superseded, WaitTimeout
 from grhpc.lifetime import Lifetime
 from grhpc.store.events import EventLog
@@ -34,24 +32,23 @@ class CutShort(Exception):
     """Raised by the work when it stopped on request: the shard goes back as it was. Its text says why."""
 
 
-def serve(
-    run: RunDir,
-    source: Queue[Row],
-    what: str,
-    work: Callable[[Lease[Row]], None],
-    *,
-    prepare: Callable[[], None],
-    life: Lifetime,
-    events: EventLog,
-    settings: StoreConfig,
-) -> str:
-    """Do `work` on shard after shard, and return why it ended. `what` names the shards to people.
+class Worker(Protocol[Row]):
+    """What a role does with the shards that `serve` hands it."""
 
-    `prepare` is called before each claim, and makes sure that work is possible (an engine that broke is started again).
-    `work` delivers the results and ends the lease. Raises the last error after MOST_STARTS failures of `prepare` in a
-    row, or after MOST_FAILED different shards failed in a row.
+    def prepare(self) -> None:
+        """Make sure that work is possible, before each claim (an engine that broke is started again)."""
+
+    def work(self, lease: Lease[Row]) -> None:
+        """Do the work, deliver the results, end the lease."""
+
+
+def serve(run: RunDir, source: str, worker: Worker[Any], life: Lifetime, events: EventLog) -> str:
+    """Hand shard after shard of the queue `source` to `worker`, and return why it ended.
+
+    Raises the last error after MOST_STARTS failures of `prepare` in a row, or after MOST_FAILED different shards failed
+    in a row.
     """
-    loop = _Loop(run, source, what, work, prepare, life, events, settings)
+    loop = _Loop(run, source, worker, life, events)
     try:
         return loop.run()
     finally:
@@ -59,20 +56,11 @@ def serve(
 
 
 class _Loop:
-    def __init__(
-        self,
-        run: RunDir,
-        source: Queue[Any],
-        what: str,
-        work: Callable[[Lease[Any]], None],
-        prepare: Callable[[], None],
-        life: Lifetime,
-        events: EventLog,
-        settings: StoreConfig,
-    ) -> None:
-        self.run_dir, self.source, self.what, self.work, self.prepare = run, source, what, work, prepare
-        self.life, self.events, self.settings = life, events, settings
-        self.backoff = Backoff(settings.poll_min_s, settings.poll_max_s)
+    def __init__(self, run: RunDir, source: str, worker: Worker[Any], life: Lifetime, events: EventLog) -> None:
+        self.run_dir, self.what, self.worker, self.life, self.events = run, source, worker, life, events
+        self.source: Queue[Any] = run.queue(source)
+        self.settings = run.config().store
+        self.backoff = Backoff(self.settings.poll_min_s, self.settings.poll_max_s)
         self.failures: list[str] = []
         self.failed_starts = 0
         self.longest_s = 0.0
@@ -98,7 +86,7 @@ class _Loop:
 
     def _prepared(self) -> bool:
         try:
-            self.prepare()
+            self.worker.prepare()
         except EngineError as error:
             self.failed_starts += 1
             self.events.emit("error", problem=error.problem)
@@ -129,7 +117,7 @@ class _Loop:
         begun_s = time.monotonic()
         try:
             with lease.keep_alive():
-                self.work(lease)
+                self.worker.work(lease)
         except CutShort as cut:
             lease.release(str(cut))
             return False

@@ -7,6 +7,7 @@ Does not know: weights, steps. Invariant: a failed engine fails the shard, which
 ever gets a reward from a judge that did not decide.
 """
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -35,20 +36,8 @@ def main(run_dir: Path, life: Lifetime) -> None:
     config = run.config()
     events = run.events("verify", life.job)
     events.emit("start", mode=config.verify.mode, restart=life.restart)
-    worker = VerifyWorker(run, config, life, events)
-    try:
-        serve(
-            run,
-            run.queue("rollouts"),
-            "rollouts",
-            worker.work,
-            prepare=worker.prepare,
-            life=life,
-            events=events,
-            settings=config.store,
-        )
-    finally:
-        worker.close()
+    with contextlib.closing(VerifyWorker(run, config, life, events)) as worker:
+        serve(run, "rollouts", worker, life, events)
 
 
 class VerifyWorker:

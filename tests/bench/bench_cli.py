@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
 from grhpc.cluster.submissions import Submission, record  # noqa: E402
-from grhpc.config import load  # noqa: E402
+from grhpc.config_file import load  # noqa: E402
 from grhpc.store.ledger import Ledger  # noqa: E402
 from grhpc.store.rundir import RunDir  # noqa: E402
 

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from grhpc.cluster import control, launch
-from grhpc.config import Config, load, with_absolute_paths
+from grhpc.config import Config
+from grhpc.config_file import load, with_absolute_paths
 from grhpc.data.tiny import oracle
 from grhpc.lifetime import Lifetime
 from grhpc.records import NO, YES, Verdict
@@ -82,16 +83,7 @@ def judge_by_truth(run: RunDir, config: Config) -> None:
     life = Lifetime(job="oracle")
     events = run.events("verify", life.job)
     worker = VerifyWorker(run, config, life, events, decider=OracleDecider())
-    serve(
-        run,
-        run.queue("rollouts"),
-        "rollouts",
-        worker.work,
-        prepare=worker.prepare,
-        life=life,
-        events=events,
-        settings=config.store,
-    )
+    serve(run, "rollouts", worker, life, events)
 
 
 def measure(run: RunDir) -> dict[str, Any]:

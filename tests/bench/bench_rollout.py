@@ -104,8 +104,9 @@ def run_task(args: argparse.Namespace) -> dict:
 def make_run(args: argparse.Namespace):
     from rollout.rollout_bench import prompt
 
-    from grhpc import config as configs
+    from grhpc.config import Config
     from grhpc.store.rundir import RunDir
+    from grhpc.strict import build
 
     work = args.work
     settings = {
@@ -118,7 +119,7 @@ def make_run(args: argparse.Namespace):
         "store": {"idle_s": 2.0, "local_dir": str(work / "node")},
     }
     shutil.rmtree(work / "runs", ignore_errors=True)
-    run = RunDir.create(work / "runs" / "bench", configs.build(configs.Config, settings, ""))
+    run = RunDir.create(work / "runs" / "bench", build(Config, settings, ""))
     staging = run.weights.begin(1, 0)
     for file in ("model.safetensors", "config.json"):
         shutil.copy(work / "model" / file, staging / file)

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoTokenizer
 
-from grhpc.config import load
+from grhpc.config_file import load
 from grhpc.data.prepare import load_prompts, main, prepare
 from grhpc.errors import DataError
 from grhpc.records import HELDOUT, TRAIN

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-from grhpc.config import load
+from grhpc.config_file import load
 from grhpc.data.tiny import MODELS_DIR, ROLES
 from grhpc.data.tiny_lessons import DOMAINS, TEMPLATE, hostile_pair, make_task, solution
 from grhpc.data.tiny_make import policy_prompt

@@ -12,18 +12,23 @@ from grhpc.errors import EngineError
 
 
 class Engine:
-    """Generates nothing; fails where told to."""
+    """Generates nothing; fails where told to, as VllmEngine does: it closes itself, unless it only refuses."""
 
     def __init__(self, fails: bool) -> None:
         self.fails, self.closed = fails, False
 
     def generate(self, requests, should_stop):
-        if self.fails:
-            raise EngineError("it broke")
+        if requests:
+            raise EngineError("request 0 is too long")
+        self._work()
         return None if should_stop() else []
 
     def load_weights(self, folder):
+        self._work()
+
+    def _work(self):
         if self.fails:
+            self.close()
             raise EngineError("it broke")
 
     def close(self):
@@ -36,10 +41,19 @@ def host_of(*engines: Engine) -> EngineHost:
 
 
 def test_an_engine_is_started_once_and_asked_whether_to_stop():
-    host = host_of(Engine(fails=False))
+    only = Engine(fails=False)
+    host = host_of(only)
     assert host.generate([], lambda: False) == []
     assert host.generate([], lambda: True) is None
-    assert host.starts == 1
+    assert host.engine is only
+
+
+def test_an_engine_that_refused_a_request_is_kept():
+    only = Engine(fails=False)
+    host = host_of(only)
+    with pytest.raises(EngineError, match="too long"):
+        host.generate(["a long one"], lambda: False)
+    assert host.engine is only and not only.closed
 
 
 @pytest.mark.parametrize("fail", [lambda h: h.generate([], lambda: False), lambda h: h.load_weights(None)])
@@ -49,7 +63,7 @@ def test_a_failed_engine_is_closed_and_replaced(fail):
     with pytest.raises(EngineError):
         fail(host)
     assert first.closed
-    assert host.engine is second and host.starts == 2
+    assert host.engine is second
 
 
 def test_a_host_that_is_closed_starts_again_when_needed():

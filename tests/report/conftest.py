@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from grhpc.config import load
+from grhpc.config_file import load
 from grhpc.data import tiny
 from grhpc.records import NO, NO_ANSWER, YES, GroupPrompt, Rollout, Trained, Verdict
 from grhpc.store.ledger import Ledger

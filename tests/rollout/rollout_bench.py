@@ -4,6 +4,8 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from until_empty import UntilEmpty
+
 from grhpc.config import (
     Config,
     DataConfig,
@@ -61,23 +63,8 @@ class Bench:
 
     def serve(self) -> str:
         """Until nothing is left in the queue."""
-        source = self.run.queue("prompts")
-
-        def prepare() -> None:
-            self.worker.prepare()
-            if not source.counts()["ready"]:
-                self.run.request_stop("all done")
-
-        reason = serve(
-            self.run,
-            source,
-            "prompts",
-            self.worker.work,
-            prepare=prepare,
-            life=self.life,
-            events=self.run.events("rollout", "local-1"),
-            settings=self.run.config().store,
-        )
+        events = self.run.events("rollout", "local-1")
+        reason = serve(self.run, "prompts", UntilEmpty(self.run, "prompts", self.worker), self.life, events)
         self.run.clear_stop()
         return reason
 
@@ -112,11 +99,14 @@ def make_run(folder: Path, policy: Path) -> RunDir:
 class Broken:
     """An engine that loads weights but cannot generate."""
 
+    closed = False
+
     def generate(self, requests, should_stop):
+        self.close()
         raise EngineError("it broke")
 
     def load_weights(self, folder):
         pass
 
     def close(self):
-        pass
+        self.closed = True

@@ -9,7 +9,7 @@ from store_faults import folder as folder
 from store_operations import emit
 from store_rows import small_config
 
-from grhpc.config import dump
+from grhpc.config_file import dump
 from grhpc.errors import StoreError
 from grhpc.store.events import read_events
 from grhpc.store.rundir import RunDir

@@ -47,16 +47,7 @@ class Task:
         return self
 
     def serve(self) -> str:
-        return serve(
-            self.run,
-            self.queue,
-            "prompts",
-            self.work,
-            prepare=self.prepare,
-            life=self.life,
-            events=self.run.events("rollout", "local-1"),
-            settings=self.run.config().store,
-        )
+        return serve(self.run, "prompts", self, self.life, self.run.events("rollout", "local-1"))
 
     def work(self, lease) -> None:
         self.worked.append(lease.name)

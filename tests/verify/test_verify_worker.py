@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 import pytest
+from until_empty import UntilEmpty
 from verify_rows import Judge, make_run, rollout, yes
 
 from grhpc.answer.rules import MathVerify
@@ -33,24 +34,7 @@ class Bench:
 
     def serve(self) -> str:
         """Until nothing is left in the queue."""
-        source = self.run.queue("rollouts")
-
-        def prepare() -> None:
-            self.worker.prepare()
-            if not source.counts()["ready"]:
-                self.run.request_stop("all done")
-
-        settings = self.config.store
-        return serve(
-            self.run,
-            source,
-            "rollouts",
-            self.worker.work,
-            prepare=prepare,
-            life=self.life,
-            events=self.events,
-            settings=settings,
-        )
+        return serve(self.run, "rollouts", UntilEmpty(self.run, "rollouts", self.worker), self.life, self.events)
 
     def told(self, event: str) -> list[dict]:
         return [e for e in read_events(self.run.events_dir) if e["event"] == event]
