@@ -109,7 +109,11 @@ def test_every_verb_has_help_and_a_target(verb, capsys):
         (["policy.model=/nowhere/model"], "policy.model: no such model folder", "name a folder that exists"),
         (["policy.model=some/where"], "policy.model: neither a folder nor a Hub model", "download the model"),
         (["policy.model=configs"], "policy.model: configs has no config.json", "Hugging Face model folder"),
-        (["rollout.max_response_tokens=99999", "rollout.engine.max_model_tokens=null"], "prompt + response may have", "lower"),
+        (
+            ["rollout.max_response_tokens=99999", "rollout.engine.max_model_tokens=null"],
+            "prompt + response may have",
+            "lower",
+        ),
         (["data.source=/nowhere.jsonl"], "no such dataset file", "data.source"),
         (["data.source="], "data.source is empty", "name a dataset"),
         (["data.columns={question: prompt}"], "no column 'prompt'", "columns there: id, question"),
