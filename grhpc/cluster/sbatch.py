@@ -12,13 +12,22 @@ from typing import Any
 import grhpc
 from grhpc.config import Config, RoleConfig
 
-# After the role, in the batch script: outside any container, where scontrol is.
+# Around the role, in the batch script: outside any container, where scontrol is.
+LISTEN = r"""# SLURM ends a job at its time limit by TERM, to this shell too, and would not bring it back.
+id="${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}"
+seen() { squeue --noheader --jobs="$id" --format="%T %r"; }
+trap '[ "$(seen)" = "COMPLETING TimeLimit" ] && scontrol requeue "$id"' TERM
+# A shell acts on a signal only while it waits, so the role runs beside it.
+srun() {
+    command srun "$@" &
+    while wait $!; code=$?; kill -0 $! 2>/dev/null; do :; done
+    return $code
+}""".splitlines()
 COME_BACK = r"""code=$?
 # Back again after a drain (75) and, a few times, after a crash; 2: a person must act first.
 if [ $code = 75 ] || { [ $code != 0 ] && [ $code != 2 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 10 ]; }; then
-    id="${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}"
     # A job that was cancelled is COMPLETING by now, and must not rise again.
-    [ "$(squeue --noheader --jobs="$id" --format=%T)" = COMPLETING ] || scontrol requeue "$id"
+    case "$(seen)" in COMPLETING*) ;; *) scontrol requeue "$id" ;; esac
 fi
 exit $code""".splitlines()
 
@@ -50,7 +59,7 @@ def parameters(name: str, run_id: str, role: RoleConfig) -> dict[str, Any]:
         "cpus_per_task": role.cpus_per_task,
         "signal_delay_s": role.signal_s,
         "array_parallelism": role.max_concurrent or role.tasks,
-        "setup": setup_lines(role),
+        "setup": [*setup_lines(role), *LISTEN],
         "teardown": COME_BACK,
         "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={role.cpus_per_task}"],
         "stderr_to_stdout": True,

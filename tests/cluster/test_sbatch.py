@@ -83,6 +83,8 @@ def test_template_and_submitit_agree(role: str, tmp_path: Path, monkeypatch: pyt
     assert srun_options(ours, twin) == srun_options(theirs, twin)
     tail = "\n".join(sbatch.COME_BACK)
     assert ours.rstrip().endswith(tail) and theirs.rstrip().endswith(tail)
+    listen = "\n".join(sbatch.LISTEN)
+    assert all(text.index(listen) < text.index("\nsrun ") for text in (ours, theirs))
 
 
 @pytest.mark.parametrize("tasks", [1, 12])

@@ -1,0 +1,99 @@
+"""The shell lines around a role, run by a real shell: which end brings a job back. SLURM's programs are pretended."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+TRAIN = Path(__file__).parents[2] / "slurm" / "train.sbatch"
+
+
+class Batch:
+    """`train.sbatch` as job 4711 in a run directory; `squeue_says` and `srun_does` may change between its lives."""
+
+    def __init__(self, folder: Path) -> None:
+        self.run_dir, self.programs = folder / "run", folder / "programs"
+        self.calls = folder / "calls"
+        for path in (self.programs, self.run_dir / "jobs"):
+            path.mkdir(parents=True)
+        self.squeue_says("RUNNING None")
+        self.program("scontrol", f'echo "$*" >> {self.calls}')
+
+    def program(self, name: str, text: str) -> None:
+        path = self.programs / name
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+
+    def squeue_says(self, state_and_reason: str) -> None:
+        self.program("squeue", f'echo "{state_and_reason}"')
+
+    def start(self, srun_does: str, **env: str) -> "subprocess.Popen[str]":
+        self.program("srun", srun_does)
+        path = f"{self.programs}:{os.environ['PATH']}"
+        env = {"SLURM_JOB_ID": "4711", "SLURM_CPUS_PER_TASK": "1", **env, "PATH": path}
+        return subprocess.Popen(["bash", str(TRAIN)], env=env, cwd=self.run_dir, stderr=subprocess.PIPE, text=True)
+
+    def life(self, srun_does: str, **env: str) -> list[str]:
+        """One life of the job; what scontrol was asked for in it."""
+        before = len(self.asked())
+        process = self.start(srun_does, **env)
+        process.communicate(timeout=30)
+        return self.asked()[before:]
+
+    def asked(self) -> list[str]:
+        return self.calls.read_text().splitlines() if self.calls.exists() else []
+
+
+@pytest.fixture
+def batch(tmp_path: Path) -> Batch:
+    return Batch(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("code", "state", "asked"),
+    [
+        (0, "RUNNING None", []),
+        (2, "RUNNING None", []),
+        (75, "RUNNING None", ["requeue 4711"]),
+        (1, "RUNNING None", ["requeue 4711"]),
+        (137, "RUNNING None", ["requeue 4711"]),
+        (137, "COMPLETING None", []),  # cancelled
+        (75, "COMPLETING BeginTime", []),  # preempted: SLURM has put it back itself
+        (75, "", ["requeue 4711"]),  # no answer
+    ],
+)
+def test_an_exit_code_says_whether_the_job_comes_back(batch: Batch, code: int, state: str, asked: list[str]) -> None:
+    batch.squeue_says(state)
+    process = batch.start(f"exit {code}")
+    process.communicate(timeout=30)
+    assert (process.returncode, batch.asked()) == (code, asked)
+
+
+def test_a_task_of_an_array_brings_back_only_itself(batch: Batch) -> None:
+    assert batch.life("exit 75", SLURM_ARRAY_JOB_ID="40", SLURM_ARRAY_TASK_ID="3") == ["requeue 40_3"]
+
+
+@pytest.mark.parametrize(
+    ("state", "asked"), [("COMPLETING TimeLimit", ["requeue 4711"]), ("COMPLETING None", []), ("RUNNING None", [])]
+)
+def test_the_shell_hears_the_time_limit_while_the_role_goes_on(batch: Batch, state: str, asked: list[str]) -> None:
+    """A role that does not heed the warning: SLURM's TERM reaches the shell, and must find it listening."""
+    process = batch.start(
+        f"touch {batch.run_dir}/began; trap '' TERM; while [ ! -e {batch.run_dir}/end ]; do sleep 0.1; done"
+    )
+    while not (batch.run_dir / "began").exists():
+        time.sleep(0.05)
+    batch.squeue_says(state)
+    time.sleep(0.3)  # the shell stands in `wait` by now, or else its trap acts a moment later
+    process.send_signal(signal.SIGTERM)
+    end = time.monotonic() + 5
+    while batch.asked() != asked and time.monotonic() < end:
+        time.sleep(0.05)
+    assert batch.asked() == asked
+    assert process.poll() is None  # it waits for the role, whose last words belong into the log
+    (batch.run_dir / "end").touch()
+    process.communicate(timeout=30)
+    assert (process.returncode, batch.asked()) == (0, asked)
