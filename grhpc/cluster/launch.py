@@ -86,7 +86,7 @@ def _submit_slurm(run: RunDir, config: Config, role: str, count: int, done: list
     asked = role_config(config, role)
     limit = max_array_size() if count > 1 else 1
     chunks = [min(limit, count - first) for first in range(0, count, limit)]
-    wanted = parameters(f"{config.run.name}-{role}", run.run_id, asked)
+    wanted = parameters(f"{config.run.name}-{role}", run.run_id, asked, str(run.path))
     wanted["array_parallelism"] = max(1, (asked.max_concurrent or count) // len(chunks))
 
     def send(size: int) -> Any:

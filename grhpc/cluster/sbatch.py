@@ -24,11 +24,13 @@ srun() {
     return $code
 }""".splitlines()
 COME_BACK = r"""code=$?
-# Back again after a drain (75) and, a few times, after a crash; 2: a person must act first.
-if [ $code = 75 ] || { [ $code != 0 ] && [ $code != 2 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 10 ]; }; then
-    # A job that was cancelled is COMPLETING by now, and must not rise again.
-    case "$(seen)" in COMPLETING*) ;; *) scontrol requeue "$id" ;; esac
-fi
+crashes="$run_dir/jobs/$id.crashes"
+# Over (0), or a person must act first (2). What is COMPLETING by now was cancelled, or is brought back by SLURM itself.
+case "$code $(seen)" in
+    "0 "* | "2 "* | *" COMPLETING "*) ;;
+    "75 "*) rm -f "$crashes"; scontrol requeue "$id" ;; # drained
+    *) echo >>"$crashes"; [ "$(wc -l <"$crashes")" -ge 10 ] || scontrol requeue "$id" ;; # ten crashes in a row
+esac
 exit $code""".splitlines()
 
 
@@ -38,7 +40,7 @@ def role_config(config: Config, role: str) -> RoleConfig:
     return found
 
 
-def parameters(name: str, run_id: str, role: RoleConfig) -> dict[str, Any]:
+def parameters(name: str, run_id: str, role: RoleConfig, run_dir: str = "") -> dict[str, Any]:
     """The keyword arguments of submitit.SlurmExecutor.update_parameters for one role of the run `name`."""
     optional: dict[str, Any] = {
         "partition": role.partition,
@@ -59,7 +61,7 @@ def parameters(name: str, run_id: str, role: RoleConfig) -> dict[str, Any]:
         "cpus_per_task": role.cpus_per_task,
         "signal_delay_s": role.signal_s,
         "array_parallelism": role.max_concurrent or role.tasks,
-        "setup": [*setup_lines(role), *LISTEN],
+        "setup": [*setup_lines(role), f"run_dir={shlex.quote(run_dir)}", *LISTEN],
         "teardown": COME_BACK,
         "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={role.cpus_per_task}"],
         "stderr_to_stdout": True,

@@ -97,3 +97,15 @@ def test_the_shell_hears_the_time_limit_while_the_role_goes_on(batch: Batch, sta
     (batch.run_dir / "end").touch()
     process.communicate(timeout=30)
     assert (process.returncode, batch.asked()) == (0, asked)
+
+
+def test_only_crashes_in_a_row_end_a_job(batch: Batch) -> None:
+    """Twenty preemptions and drains with crashes between them are a long run, not a hopeless one."""
+    for _ in range(3):
+        assert all(batch.life("exit 1") for _ in range(9))
+        batch.squeue_says("COMPLETING BeginTime")
+        assert not any(batch.life("exit 137") for _ in range(3))  # preempted: neither counted nor forgiven
+        batch.squeue_says("RUNNING None")
+        assert batch.life("exit 75", SLURM_RESTART_COUNT="20")
+    lives = [batch.life("exit 1") for _ in range(11)]
+    assert lives == [["requeue 4711"]] * 9 + [[]] * 2

@@ -127,4 +127,4 @@ def test_every_wish_of_a_role_reaches_the_script(tmp_path: Path, monkeypatch: py
 
 def test_templates_know_the_roles_exit_codes() -> None:
     tail = "\n".join(sbatch.COME_BACK)
-    assert f"$code = {AGAIN} " in tail and f"$code != {FINAL} " in tail
+    assert f'"{AGAIN} "*) rm' in tail and f'"0 "* | "{FINAL} "* |' in tail
