@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from ranks import RankPool
+from small_run import make_policy, make_prepared
 from tiny_models import make_model
 from trainer_cases import make_batch
 
@@ -49,3 +50,12 @@ def batches_of(model_of: Callable[[str], Path]) -> Callable[[str], list[Batch]]:
         return made[kind]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the runs of small_run.make_run stand on: a policy and prepared prompts."""
+    folder = tmp_path_factory.mktemp("base")
+    make_policy(folder / "policy")
+    make_prepared(folder / "prepared")
+    return folder

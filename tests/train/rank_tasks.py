@@ -31,11 +31,11 @@ def train(config: Config, model_dir: Path, batches: list[Batch], probe: Batch, o
         trainer.close()
 
 
-def export(config: Config, model_dir: Path, out_dir: Path) -> None:
-    """Load a model folder and write it again."""
+def export(config: Config, model_dir: Path, out_dir: Path) -> list[str]:
+    """Load a model folder and write it again; the names of the weight files that all ranks wrote."""
     trainer = Trainer(config, model_dir)
     try:
-        trainer.write_weights(out_dir)
+        return trainer.write_weights(out_dir)
     finally:
         trainer.close()
 

@@ -34,7 +34,8 @@ def test_round_trip_is_bit_equal(pool, model_of, tmp_path, kind, tensor, pipelin
 def test_exported_folder_loads_in_transformers(pool, model_of, tmp_path):
     config = make_config(train={"tensor_parallel": 2, "pipeline_parallel": 2})
     (model_of("qwen3") / "tokenizer_config.json").write_text("{}")
-    pool.run(4, rank_tasks.export, config, model_of("qwen3"), tmp_path)
+    named = pool.run(4, rank_tasks.export, config, model_of("qwen3"), tmp_path)
+    assert named == [sorted(path.name for path in tmp_path.glob("*.safetensors"))] * 4, "every rank knows every file"
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
     for name, file in index["weight_map"].items():
         assert name in load_file(tmp_path / file)

@@ -3,6 +3,7 @@
 The rollout and verify tasks are played by a Feeder; queues, ledger, weights, checkpoints and Megatron-Core are real.
 """
 
+import hashlib
 import multiprocessing
 import os
 import random
@@ -13,96 +14,20 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
-from feeder import VOCABULARY, Feeder
+from feeder import Feeder
 from safetensors.numpy import load_file
+from small_run import GROUPS, SIZE, STEPS, make_run
 
-from grhpc.config import (
-    Config,
-    DataConfig,
-    EvaluateConfig,
-    GrpoConfig,
-    ModelConfig,
-    RolloutConfig,
-    RunConfig,
-    StoreConfig,
-    TrainConfig,
-    VerifierConfig,
-)
 from grhpc.lifetime import Lifetime
-from grhpc.records import Prompt, Verdict
-from grhpc.store.atomic import write_json
+from grhpc.records import Verdict
 from grhpc.store.events import read_events
 from grhpc.store.ledger import read_ledger
 from grhpc.store.rundir import RunDir
-from grhpc.store.shard import read_shard, write_shard
+from grhpc.store.shard import read_shard
 from grhpc.train.recorded import read_batch
 
-STEPS, GROUPS, SIZE = 6, 4, 4
 KILLS = 10
 LIFE_LIMIT_S = 240.0
-
-
-def make_policy(folder: Path) -> Path:
-    import torch
-    import transformers
-
-    torch.manual_seed(0)
-    config = transformers.Qwen3Config(
-        vocab_size=VOCABULARY,
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=32,
-        max_position_embeddings=64,
-        tie_word_embeddings=True,
-    )
-    transformers.Qwen3ForCausalLM(config).float().save_pretrained(folder)
-    return folder
-
-
-def make_prepared(folder: Path) -> Path:
-    for split, count in (("train", 20), ("heldout", 5)):
-        rows = [
-            Prompt(
-                prompt_id=f"{split}{i}",
-                question=f"q{i}",
-                answer="1",
-                answer_type="Integer",
-                category="Mathematics",
-                difficulty="",
-                token_ids=[2 + i, 30, 31],
-            )
-            for i in range(count)
-        ]
-        folder.mkdir(parents=True, exist_ok=True)
-        write_shard(folder / f"{split}.parquet", rows, run_id="prepared")
-    write_json(folder / "manifest.json", {"prompts": {"train": 20, "heldout": 5}, "settings": {}})
-    return folder
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("base")
-    make_policy(folder / "policy")
-    make_prepared(folder / "prepared")
-    return folder
-
-
-def make_run(base: Path, root: Path, **store: object) -> RunDir:
-    config = Config(
-        run=RunConfig(name="test", seed=5),
-        policy=ModelConfig(model=str(base / "policy"), dtype="float32"),
-        verifier=VerifierConfig(model="none"),
-        data=DataConfig(prepared=str(base / "prepared")),
-        rollout=RolloutConfig(group_size=SIZE, groups_per_shard=2),
-        grpo=GrpoConfig(groups_per_step=GROUPS, updates_per_step=2, max_staleness=0, kl_coef=0.01),
-        train=TrainConfig(steps=STEPS, lr=1e-3, checkpoint_every=2, checkpoint_margin_s=0.0),
-        evaluate=EvaluateConfig(heldout_every=3, heldout_prompts=5),
-        store=StoreConfig(**{"poll_min_s": 0.005, "poll_max_s": 0.05, "archive_every": 2, **store}),  # type: ignore[arg-type]
-    )
-    return RunDir.create(root, config)
 
 
 def live(run_dir: str, restart: int) -> None:
@@ -137,13 +62,15 @@ def train_to_end(lives: multiprocessing.context.BaseContext, run: RunDir) -> flo
     return time.monotonic() - start_s
 
 
-def final_weights(run: RunDir) -> dict[str, bytes]:
+def final_weights(run: RunDir) -> dict[str, str]:
+    """The digest of every tensor."""
     newest = run.weights.newest()
     assert newest is not None and newest.version == STEPS
-    tensors = {}
-    for path in sorted(newest.path.glob("*.safetensors")):
-        tensors.update({name: value.tobytes() for name, value in load_file(path).items()})
-    return tensors
+    return {
+        name: hashlib.sha256(value.tobytes()).hexdigest()
+        for path in sorted(newest.path.glob("*.safetensors"))
+        for name, value in load_file(path).items()
+    }
 
 
 def assert_every_group_has_one_fate(run: RunDir) -> None:

@@ -1,0 +1,100 @@
+"""Rank 0 alone: which checkpoints are kept, which weights are published, what is asked for again after a death."""
+
+from pathlib import Path
+
+import pytest
+from feeder import Feeder
+from small_run import GROUPS, make_run
+
+from grhpc.lifetime import Lifetime
+from grhpc.store.ledger import Ledger
+from grhpc.store.rundir import RunDir
+from grhpc.train.chief import Chief
+
+
+@pytest.fixture
+def run(base: Path, tmp_path: Path) -> RunDir:
+    return make_run(base, tmp_path / "run")
+
+
+def chief_of(run: RunDir) -> Chief:
+    """A new incarnation of rank 0."""
+    return Chief(run, run.config(), Lifetime(job="test"))
+
+
+def earlier_life(run: RunDir, *, steps: int, checkpoints: tuple[int, ...] = ()) -> Ledger:
+    """A trainer that recorded so many steps, and saved these checkpoints in this order."""
+    ledger = Ledger.open_next(run.ledger_dir, run_id=run.run_id)
+    ledger.append({"kind": "admit", "first": 0, "count": steps * GROUPS, "version": 0})
+    for step in range(1, steps + 1):
+        ledger.append(step_entry(step, ledger.generation))
+    for step in checkpoints:
+        run.checkpoint_dir(step).mkdir(exist_ok=True)
+        ledger.append({"kind": "checkpoint", "step": step})
+    return ledger
+
+
+def step_entry(step: int, generation: int) -> dict:
+    groups = list(range((step - 1) * GROUPS, step * GROUPS))
+    batch = f"s{step:06d}-g{generation:04d}.parquet"
+    return {"kind": "step", "step": step, "version": step - 1, "batch": batch, "sha256": "", "groups": groups}
+
+
+def publish(run: RunDir, generation: int, version: int) -> None:
+    (run.weights.begin(generation, version) / "model.safetensors").write_bytes(b"weights")
+    run.weights.commit(generation, version, base="tiny", extra={})
+
+
+def heldout_shards(run: RunDir) -> list[str]:
+    """The held-out shards that stand anywhere, by queue."""
+    found = []
+    for queue in ("prompts", "rollouts", "verdicts"):
+        for names in run.queue(queue).names().values():
+            found += [f"{queue}/{name}" for name in names if name.startswith("h")]
+    return sorted(found)
+
+
+def test_a_checkpoint_saved_twice_counts_once_among_those_kept(run: RunDir) -> None:
+    """After a corrupt one was set aside its step is saved again: two lines, one folder."""
+    earlier_life(run, steps=4, checkpoints=(1, 2, 4, 4))
+    chief = chief_of(run)
+    chief.checkpointed(4, 0.1)
+    assert sorted(path.name for path in run.checkpoints_dir.iterdir()) == ["s000002", "s000004"]
+
+
+def test_heldout_is_asked_for_once_though_the_trainer_died_between_publishing_and_asking(run: RunDir) -> None:
+    earlier_life(run, steps=3)
+    publish(run, 1, 3)
+    chief_of(run).recover(3)
+    assert heldout_shards(run) == ["prompts/h000003-00000000-0005"]
+    assert Feeder(run, 1).feed_once(), "the roles go on while the trainer dies again"
+    chief_of(run).recover(3)
+    assert heldout_shards(run) == ["verdicts/h000003-00000000-0005"], "asked twice"
+    chief = chief_of(run)
+    chief.recover(3)
+    chief._flow.collect()
+    assert run.heldout_versions() == [3] and heldout_shards(run) == []
+    chief_of(run).recover(3)
+    assert heldout_shards(run) == [], "answered before"
+
+
+def test_a_superseded_trainers_weights_of_the_same_number_are_not_taken_for_ours(run: RunDir) -> None:
+    """Weights of step 5 are there, but no ledger line of it was when this trainer began: they are of other groups."""
+    earlier_life(run, steps=4)
+    chief = chief_of(run)
+    publish(run, 1, 5)
+    chief._ledger.append({"kind": "admit", "first": 4 * GROUPS, "count": GROUPS, "version": 4})
+    chief._ledger.append(step_entry(5, 2))
+    folder = chief.begin_publish(5)
+    assert folder is not None
+    (folder / "model.safetensors").write_bytes(b"ours")
+    chief.commit_publish(5, ["model.safetensors"])
+    newest = run.weights.newest()
+    assert newest is not None and (newest.generation, newest.version) == (2, 5)
+
+
+def test_weights_that_an_earlier_life_published_are_not_published_again(run: RunDir) -> None:
+    earlier_life(run, steps=5)
+    publish(run, 1, 5)
+    chief = chief_of(run)
+    assert [chief.begin_publish(version) for version in (3, 4, 5)] == [None, None, None]
