@@ -12,20 +12,20 @@ import time
 import psutil
 
 from grhpc.cluster.job import start_ticks
-from grhpc.cluster.submissions import Submission
+from grhpc.cluster.submissions import Submission, this_machine
 
 KILL_WAIT_S = 10.0
 
 
 def is_here(submission: Submission) -> bool:
-    """Whether the job runs, if it runs at all, on this machine."""
-    return submission.host == os.uname().nodename
+    """Whether the job runs, if it runs at all, on this machine, whatever its name was then."""
+    return submission.host == os.uname().nodename or bool(submission.machine) and submission.machine == this_machine()
 
 
 def is_live(submission: Submission) -> bool:
-    """Whether the job's controller still runs; what runs on another machine is taken to live."""
+    """Whether the job's controller still runs on this machine."""
     if not is_here(submission):
-        return True
+        return False
     pid = int(submission.job_id)
     if not submission.started or start_ticks(pid) != submission.started:
         return False
@@ -39,7 +39,7 @@ def kill(submissions: list[Submission], wait_s: float = KILL_WAIT_S) -> None:
     """TERM to the jobs' tasks, and after `wait_s` KILL to what is left, as SLURM does."""
     trees: list[psutil.Process] = []
     for submission in submissions:
-        if is_here(submission) and is_live(submission):
+        if is_live(submission):
             controller = psutil.Process(int(submission.job_id))
             trees += [*controller.children(recursive=True), controller]
             os.kill(controller.pid, signal.SIGTERM)  # the controller passes it on to its tasks

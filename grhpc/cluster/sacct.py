@@ -1,7 +1,8 @@
-"""The state of a run's jobs: one sacct call for all of them, or one squeue call where there is no accounting.
+"""The state of a run's jobs: one sacct call for all of them, and one squeue call for what accounting does not know.
 
 Consumes the run's submissions; produces one JobState a task, local jobs in the same form. Does not know: what roles
-do. Invariant: one call, however many jobs; no answer is `unknown`, never an end.
+do. Invariant: two calls at most, however many jobs; no answer is `unknown`, never an end. A job that squeue answers
+for and does not list has ended.
 """
 
 import os
@@ -9,11 +10,10 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from grhpc.cluster import states
-from grhpc.cluster.processes import is_live
+from grhpc.cluster.processes import is_here, is_live
 from grhpc.cluster.submissions import Submission, read_submissions
 from grhpc.store.rundir import RunDir
 
@@ -64,41 +64,45 @@ class JobState:
         return self.submitted_s if self.live else self.ended_s or self.submitted_s
 
 
-def job_states(run: RunDir) -> list[dict[str, Any]]:
-    """Every task that was ever submitted for the run, in the order of submission, as plain rows for `status`."""
-    return [
-        {**asdict(t), "job": t.name, "live": t.live, "running": t.running, "since_s": t.since_s} for t in tasks_of(run)
-    ]
-
-
 def tasks_of(run: RunDir, now_s: float | None = None) -> list[JobState]:
     """Every task that was ever submitted for the run, in the order of submission."""
     now_s = time.time() if now_s is None else now_s
     submissions = read_submissions(run.jobs_dir)
-    known = ask_slurm([s for s in submissions if s.executor == "slurm"])
+    answer = ask_slurm([s for s in submissions if s.executor == "slurm"], now_s)
     found: list[JobState] = []
     for submission in submissions:
         if submission.executor == "local":
             found.append(_local_state(submission))
             continue
         for job_id in submission.task_ids():
-            state = known.get(job_id) or _not_known(job_id, submission, now_s)
+            state = answer.jobs.get(job_id) or _not_listed(job_id, submission, answer, now_s)
             found.append(replace(_judge_age(state, now_s), role=submission.role))
     return found
 
 
-def ask_slurm(submissions: list[Submission]) -> dict[str, JobState]:
-    """The states by task id, from sacct, else from squeue; empty where neither answers."""
+@dataclass(frozen=True)
+class Answer:
+    """The jobs that are known, by task id, and who was asked and answered."""
+
+    jobs: dict[str, JobState]
+    sacct: bool = False
+    squeue: bool = False
+
+
+def ask_slurm(submissions: list[Submission], now_s: float) -> Answer:
+    """Ask sacct; and squeue, where sacct does not answer or should know a job by now and does not."""
     if not submissions:
-        return {}
+        return Answer({})
     since = time.strftime("%Y-%m-%d", time.localtime(min(s.submitted_s for s in submissions) - 86400))
     ids = ",".join(s.job_id for s in submissions)
     text = _output(["sacct", "-X", "-D", "-n", "--parsable2", "-S", since, "-j", ids, "-o", ",".join(_SACCT_FIELDS)])
-    if text is None:
-        text = _output(["squeue", "-h", "-r", "--me", "--states=all", "-o", _SQUEUE_FORMAT])
-    wanted = {s.job_id for s in submissions}
-    parsed = parse(text or "")
-    return {job_id: state for job_id, state in parsed.items() if job_id.partition("_")[0] in wanted}
+    known = parse(text or "")
+    due = {job_id for s in submissions if now_s - s.submitted_s > LAG_S for job_id in s.task_ids()}
+    if text is not None and due <= known.keys():
+        return Answer(known, sacct=True)
+    users = ",".join(sorted({s.by for s in submissions}))
+    listing = _output(["squeue", "-h", "-r", f"--users={users}", "--states=all", "-o", _SQUEUE_FORMAT])
+    return Answer({**parse(listing or ""), **known}, sacct=text is not None, squeue=listing is not None)
 
 
 def parse(text: str) -> dict[str, JobState]:
@@ -145,14 +149,19 @@ def _judge_age(state: JobState, now_s: float) -> JobState:
     return replace(state, kind=states.FAILED) if late else state
 
 
-def _not_known(job_id: str, submission: Submission, now_s: float) -> JobState:
-    young = now_s - submission.submitted_s < LAG_S
-    state, kind = ("SUBMITTED", states.WAITING) if young else ("UNKNOWN", states.UNKNOWN)
+def _not_listed(job_id: str, submission: Submission, answer: Answer, now_s: float) -> JobState:
+    state, kind = "UNKNOWN", states.UNKNOWN
+    if answer.squeue:
+        state, kind = "ENDED", states.DONE
+    elif answer.sacct and now_s - submission.submitted_s <= LAG_S:
+        state, kind = "SUBMITTED", states.WAITING
     return JobState(job_id, state=state, kind=kind, submitted_s=submission.submitted_s)
 
 
 def _local_state(submission: Submission) -> JobState:
     state, kind = ("RUNNING", states.RUNNING) if is_live(submission) else ("ENDED", states.DONE)
+    if not is_here(submission):
+        state, kind = "UNKNOWN", states.UNKNOWN
     return JobState(
         submission.job_id,
         submission.role,

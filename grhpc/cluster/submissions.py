@@ -6,6 +6,7 @@ Does not know: SLURM's state, submitit. Invariant: a job that is not written dow
 
 import getpass
 import json
+import os
 import socket
 import time
 from dataclasses import asdict, dataclass, field
@@ -22,7 +23,7 @@ class Submission:
     """One job or job array. `tasks` is the array's size, 0 for a job that is no array.
 
     For executor "local", `job_id` is the controller's process id on `host`, and `started` its start in clock ticks, so
-    that a reused process id is never taken for it; `gpus` are the devices it was given.
+    that a reused process id is never taken for it; `gpus` are the devices it was given; `machine` see `this_machine`.
     """
 
     executor: str
@@ -32,12 +33,21 @@ class Submission:
     submitted_s: float = field(default_factory=time.time)
     by: str = ""
     host: str = field(default_factory=socket.gethostname)
+    machine: str = field(default_factory=lambda: this_machine())
     started: int = 0
     gpus: list[int] = field(default_factory=list)
 
     def task_ids(self) -> list[str]:
         """Every task as scancel names it."""
         return [f"{self.job_id}_{i}" for i in range(self.tasks)] if self.tasks else [self.job_id]
+
+
+def this_machine() -> str:
+    """This boot of this machine and its space of process ids, whatever the host's name becomes; "" if unknown."""
+    try:
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
 
 
 def record(directory: Path, submission: Submission) -> None:

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from grhpc.cluster import control, launch, processes
-from grhpc.cluster.sacct import job_states, tasks_of
+from grhpc.cluster.sacct import tasks_of
 from grhpc.cluster.submissions import Submission, read_submissions
 from grhpc.errors import ClusterError
 from tests.cluster.conftest import MakeRun, events, ready, stub, until
@@ -23,7 +23,7 @@ def test_run_starts_scales_stops_and_resumes(make_run: MakeRun) -> None:
     ranks = ready(run, 2, "train")
     assert sorted(e["rank"] for e in ranks) == [0, 1]
     ready(run, 2, "rollout")
-    assert {(r["role"], r["job"]) for r in job_states(run)} == {
+    assert {(t.role, t.name) for t in tasks_of(run)} == {
         (e["role"], e["job"]) for e in events(run, "ready") if "rank" not in e["job"]
     }
 

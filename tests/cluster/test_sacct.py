@@ -92,15 +92,15 @@ def submitted(folder: Path, age_s: float = 10.0):
 
 def test_one_call_for_all_jobs_joined_with_what_was_submitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = put_on_path(tmp_path, monkeypatch, sacct=f"cat <<'X'\n{SACCT}X", squeue="")
-    rows = sacct.job_states(submitted(tmp_path))
-    assert [(r["role"], r["job"], r["state"]) for r in rows] == [
+    tasks = sacct.tasks_of(submitted(tmp_path))
+    assert [(t.role, t.name, t.state) for t in tasks] == [
         ("train", "3", "RUNNING"),
         ("rollout", "2_0", "RUNNING"),
         ("rollout", "2_1", "CANCELLED"),
         ("rollout", "2_2", "PENDING"),
         ("verify", "77", "SUBMITTED"),  # accounting lags: a young job that it does not know waits
     ]
-    assert [r["live"] for r in rows] == [True, True, False, True, True]
+    assert [t.live for t in tasks] == [True, True, False, True, True]
     (call,) = calls.read_text().splitlines()
     assert "-j 3,2,77" in call
 
@@ -113,15 +113,27 @@ def test_without_accounting_squeue_answers(tmp_path: Path, monkeypatch: pytest.M
         sacct="echo Slurm accounting storage is disabled >&2; exit 1",
         squeue=f"cat <<'X'\n{queue}X",
     )
-    rows = sacct.job_states(submitted(tmp_path))
-    assert [r["state"] for r in rows][:2] == ["RUNNING", "RUNNING"]
+    tasks = sacct.tasks_of(submitted(tmp_path))
+    assert [t.state for t in tasks][:2] == ["RUNNING", "RUNNING"]
+    assert (tasks[-1].state, tasks[-1].kind) == ("ENDED", states.DONE)  # it answers, and does not list this one
     assert [line.split()[0] for line in calls.read_text().splitlines()] == ["sacct", "squeue"]
 
 
-def test_no_answer_is_unknown_and_not_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("age_s", [10, 3600])
+def test_no_answer_is_unknown_and_not_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age_s: float) -> None:
     put_on_path(tmp_path, monkeypatch, sacct="exit 1", squeue="exit 1")
-    kinds = {row["kind"] for row in sacct.job_states(submitted(tmp_path, age_s=3600))}
-    assert kinds == {states.UNKNOWN}
+    assert {task.kind for task in sacct.tasks_of(submitted(tmp_path, age_s))} == {states.UNKNOWN}
+
+
+def test_what_accounting_should_know_and_does_not_is_asked_of_squeue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = submitted(tmp_path, age_s=3600)
+    calls = put_on_path(tmp_path, monkeypatch, sacct=f"cat <<'X'\n{SACCT}X", squeue=f"cat <<'X'\n{SQUEUE}X")
+    assert [t.state for t in sacct.tasks_of(run)] == ["RUNNING", "RUNNING", "CANCELLED", "PENDING", "ENDED"]
+    assert [line.split()[0] for line in calls.read_text().splitlines()] == ["sacct", "squeue"]
+    put_on_path(tmp_path, monkeypatch, squeue="exit 1")
+    assert sacct.tasks_of(run)[-1].kind == states.UNKNOWN
 
 
 def test_job_that_never_came_back_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
