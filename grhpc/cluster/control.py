@@ -1,10 +1,12 @@
 """What the command line's stop, scale and resume do to a run's jobs.
 
 Does not know: how a job is submitted, how anything is printed. Invariant: only jobs written down for this run, or
-marked with its run id, are touched; every verb may be repeated.
+marked with its run id, are touched; nothing is submitted, and nothing said to have ended, on a guess about a job of
+which nothing is known; every verb may be repeated.
 """
 
 import subprocess
+import time
 
 from grhpc.cluster import launch, processes, states
 from grhpc.cluster.role import ROLES
@@ -16,30 +18,51 @@ from grhpc.errors import ClusterError
 from grhpc.store.rundir import RunDir
 
 SCALABLE = tuple(role for role in ROLES if role != "train")
+END_WAIT_S = 60.0  # SLURM kills what does not heed TERM after KillWait (30 s by default), and accounting lags
+SHOWN = 5
 
 
 def live_jobs(run: RunDir) -> list[JobState]:
-    """The run's tasks that wait, run, or will be back."""
-    return [job for job in tasks_of(run) if job.live]
+    """The run's tasks that wait, run, or will be back. Raises ClusterError where that is not known of one of them."""
+    tasks = tasks_of(run)
+    unknown = [task for task in tasks if task.kind == states.UNKNOWN]
+    if not unknown:
+        return [task for task in tasks if task.live]
+    (first, *_), name = unknown, run.root.name
+    if first.executor == "local":
+        raise ClusterError(
+            f"whether {_named(unknown)} of {name} still runs cannot be seen from here: it was started on {first.node}",
+            f"ask there; if that machine is no more, remove {run.jobs_dir}/*-{first.role}-{first.job_id}.json",
+        )
+    raise ClusterError(
+        f"SLURM does not say whether {_named(unknown)} of {name} still live: no answer, or a state that is new to us",
+        "try again when `squeue` answers",
+    )
 
 
-def stop(run: RunDir, now: bool = False, reason: str = "stopped by a person") -> list[str]:
+def stop(run: RunDir, now: bool = False, reason: str = "stopped by a person", wait_s: float = END_WAIT_S) -> list[str]:
     """Ask every role to finish what it holds, and cancel the jobs that wait; with `now` also those that run.
 
-    Lines that say what was done.
+    Lines that say what was done; with `now`, what still lives after `wait_s`. Raises ClusterError.
     """
-    if run.finished():
-        return [f"{run.path.name} is finished; nothing runs on"]
-    run.request_stop(reason)
-    live = live_jobs(run)
+    name = run.root.name
+    if not run.finished():
+        run.request_stop(reason)
+    elif not now:
+        return [f"{name} is finished; its tasks end by themselves"]
     if now:
-        _end(run, live)
-        return [f"ended {len(live)} tasks of {run.path.name}"]
-    waiting = [job for job in live if job.kind == states.WAITING]
+        return _end(run, wait_s)
+    tasks = tasks_of(run)
+    waiting = [job for job in tasks if job.kind == states.WAITING]
     launch.scancel(sorted({_base(job.job_id) for job in waiting if job.executor == "slurm"}), states=("PENDING",))
-    return [
-        f"{run.path.name}: {len(live) - len(waiting)} tasks finish what they hold, {len(waiting)} that waited are gone"
-    ]
+    holding = sum(job.live for job in tasks) - len(waiting)
+    lines = [f"{name}: {holding} tasks finish what they hold, {len(waiting)} that waited are gone"]
+    unknown = [job for job in tasks if job.kind == states.UNKNOWN]
+    if unknown:
+        lines.append(
+            f"nothing is known of {_named(unknown)}: what runs of them obeys too, what waits ends when it begins"
+        )
+    return lines
 
 
 def scale(run: RunDir, role: str, tasks: int) -> list[str]:
@@ -68,8 +91,8 @@ def resume(run: RunDir) -> list[Submission]:
         return []
     config = run.config()
     launch.require(config)
-    run.clear_stop()
     live = [job.role for job in live_jobs(run)]
+    run.clear_stop()
     return launch.submit(run, config, {role: wanted_tasks(run, config, role) - live.count(role) for role in ROLES})
 
 
@@ -79,10 +102,29 @@ def wanted_tasks(run: RunDir, config: Config, role: str) -> int:
     return role_config(config, role).tasks if target is None else target
 
 
-def _end(run: RunDir, live: list[JobState]) -> None:
-    slurm = {_base(job.job_id) for job in live if job.executor == "slurm"} | _unrecorded(run)
-    launch.scancel(sorted(slurm))
+def still_there(run: RunDir, wait_s: float) -> dict[str, str]:
+    """The tasks, by name, that live after at most `wait_s`, each with its state. Raises ClusterError."""
+    give_up_s = time.monotonic() + wait_s
+    while True:
+        there = {job.name: job.state for job in live_jobs(run)} | dict.fromkeys(_unrecorded(run), "unrecorded")
+        if not there or time.monotonic() >= give_up_s:
+            return there
+        time.sleep(1)
+
+
+def _end(run: RunDir, wait_s: float) -> list[str]:
+    live, unrecorded = live_jobs(run), _unrecorded(run)
+    launch.scancel(sorted({_base(job.job_id) for job in live if job.executor == "slurm"} | unrecorded))
     _cancel(run, [job for job in live if job.executor == "local"])
+    told, there = len(live) + len(unrecorded), still_there(run, wait_s)
+    if not there:
+        return [f"ended {told} tasks of {run.root.name}"]
+    few = ", ".join(f"{name} ({state})" for name, state in list(there.items())[:SHOWN])
+    return [
+        f"{run.root.name}: told {told} tasks to end, and {len(there)} of them are still there after {wait_s:.0f} s: "
+        + few
+        + (" ..." if len(there) > SHOWN else "")
+    ]
 
 
 def _cancel(run: RunDir, jobs: list[JobState]) -> None:
@@ -95,11 +137,24 @@ def _base(job_id: str) -> str:
     return job_id.partition("_")[0]
 
 
+def _named(jobs: list[JobState]) -> str:
+    """The first few of some jobs, for a sentence."""
+    return ", ".join(job.name for job in jobs[:SHOWN]) + (f" and {len(jobs) - SHOWN} more" if jobs[SHOWN:] else "")
+
+
 def _unrecorded(run: RunDir) -> set[str]:
-    """Jobs of this run by their comment: somebody died between sbatch and writing the job down, or used a template."""
+    """Jobs that bear the run's comment and were not written down: a template's, or somebody died after sbatch.
+
+    Raises ClusterError where SLURM does not answer.
+    """
+    if run.config().cluster.executor != "slurm":
+        return set()
     try:
         done = subprocess.run(["squeue", "-h", "--me", "-o", "%F|%k"], capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired):
-        return set()
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ClusterError(f"SLURM does not answer: {error}", "try again where, and when, `squeue` answers") from None
+    if done.returncode:
+        raise ClusterError(f"SLURM does not answer: {done.stderr.strip()}", "try again when `squeue` answers")
     pairs = (line.partition("|")[::2] for line in done.stdout.splitlines())
-    return {job for job, comment in pairs if comment == mark(run.run_id)}
+    written = {submission.job_id for submission in read_submissions(run.jobs_dir)}
+    return {job for job, comment in pairs if comment == mark(run.run_id)} - written

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from grhpc.cluster import control
+from grhpc.cluster.submissions import read_submissions
 from grhpc.config import (
     ClusterConfig,
     Config,
@@ -85,7 +86,8 @@ def make_run(tmp_path: Path) -> Iterator[MakeRun]:
 
     yield make
     for run in made:
-        control.stop(run, now=True)
+        if read_submissions(run.jobs_dir):
+            control.stop(run, now=True, wait_s=0)
 
 
 def until(what: str, found: Callable[[], Any], seconds: float = 60.0) -> Any:

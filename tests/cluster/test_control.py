@@ -1,0 +1,142 @@
+"""What the verbs do where SLURM says something, nothing, or that a job does not end. SLURM's programs are pretended."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from grhpc.cluster import control, launch, refill
+from grhpc.cluster.submissions import Submission, record
+from grhpc.errors import ClusterError
+from grhpc.store.rundir import RunDir
+from tests.cluster.conftest import new_run
+from tests.cluster.test_sacct import put_on_path
+
+SILENT = {"sacct": "exit 1", "squeue": "exit 1"}
+NO_ACCOUNTING = "echo Slurm accounting storage is disabled >&2; exit 1"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    """A run whose trainer is job 70 and whose two rollout tasks are job 71, submitted an hour ago."""
+    run = new_run(tmp_path, "slurm")
+    for role, job, tasks in (("train", "70", 0), ("rollout", "71", 2)):
+        record(run.jobs_dir, Submission("slurm", role, job, tasks, submitted_s=time.time() - 3600))
+    return run
+
+
+@pytest.fixture
+def submitted(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, int]]:
+    """What `launch.submit` was asked for, instead of submitting it."""
+    asked: list[dict[str, int]] = []
+
+    def submit(run: RunDir, config: object, tasks: dict[str, int]) -> list[Submission]:
+        asked.append({role: count for role, count in tasks.items() if count > 0})
+        return []
+
+    monkeypatch.setattr(launch, "submit", submit)
+    return asked
+
+
+def slurm(run: RunDir, monkeypatch: pytest.MonkeyPatch, **programs: str) -> Path:
+    folder = run.root.parent
+    return put_on_path(folder, monkeypatch, sbatch="exit 1", srun="exit 1", **{"scancel": "", **programs})
+
+
+def listed(*lines: str) -> str:
+    """A squeue that lists these to `status`, and nothing by its comment."""
+    return "case $* in *%k*) ;; *) cat <<'X'\n" + "".join(f"{line}||1|1|N/A|n1|None\n" for line in lines) + "X\n;; esac"
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        control.live_jobs,
+        control.resume,
+        lambda run: control.scale(run, "rollout", 5),
+        lambda run: control.stop(run, now=True),
+    ],
+)
+def test_no_verb_guesses_where_slurm_is_silent(run, submitted, monkeypatch, verb) -> None:
+    calls = slurm(run, monkeypatch, **SILENT)
+    with pytest.raises(ClusterError, match=r"does not say whether 70, 71_0, 71_1 of stub still live") as caught:
+        verb(run)
+    assert caught.value.remedy == "try again when `squeue` answers"
+    assert submitted == [] and "scancel" not in calls.read_text()
+
+
+def test_a_refused_resume_leaves_the_request_to_stop(run, submitted, monkeypatch) -> None:
+    run.request_stop("enough")
+    slurm(run, monkeypatch, **SILENT)
+    with pytest.raises(ClusterError):
+        control.resume(run)
+    assert run.stop_reason() == "enough"
+
+
+def test_stop_asks_even_where_slurm_is_silent_and_claims_nothing(run, monkeypatch) -> None:
+    slurm(run, monkeypatch, **SILENT)
+    lines = control.stop(run)
+    assert run.stop_reason() == "stopped by a person"
+    assert lines[1].startswith("nothing is known of 70, 71_0, 71_1")
+
+
+def test_stop_now_says_what_is_still_there(run, monkeypatch) -> None:
+    calls = slurm(run, monkeypatch, sacct=NO_ACCOUNTING, squeue=listed("70|RUNNING", "71_1|COMPLETING"))
+    assert control.stop(run, now=True, wait_s=0.1) == [
+        "stub: told 2 tasks to end, and 2 of them are still there after 0 s: 70 (RUNNING), 71_1 (COMPLETING)"
+    ]
+    assert "scancel 70 71" in calls.read_text()
+
+
+def test_stop_now_waits_until_they_have_ended(run, monkeypatch) -> None:
+    gone = run.root.parent / "gone"
+    squeue = f"[ -e {gone} ] && exit\n" + listed("70|RUNNING", "71_0|RUNNING", "71_1|RUNNING")
+    slurm(run, monkeypatch, sacct=NO_ACCOUNTING, squeue=squeue, scancel=f"touch {gone}")
+    assert control.stop(run, now=True) == ["ended 3 tasks of stub"]
+
+
+def test_stop_now_ends_what_a_finished_run_left(run, monkeypatch) -> None:
+    run.finish({})
+    calls = slurm(run, monkeypatch, sacct=NO_ACCOUNTING, squeue=listed("71_1|RUNNING"))
+    assert control.stop(run) == ["stub is finished; its tasks end by themselves"]
+    control.stop(run, now=True, wait_s=0)
+    assert "scancel 71" in calls.read_text()
+
+
+def test_without_accounting_what_is_not_listed_has_ended_and_is_brought_back(run, submitted, monkeypatch) -> None:
+    slurm(run, monkeypatch, sacct=NO_ACCOUNTING, squeue=listed("70|RUNNING"))
+    control.record_target(run.jobs_dir, "rollout", 2)
+    refill.refill(run)
+    control.resume(run)
+    assert submitted == [{"rollout": 2}, {"rollout": 2, "verify": 1}]
+
+
+def test_without_any_answer_nothing_is_brought_back(run, submitted, monkeypatch) -> None:
+    slurm(run, monkeypatch, **SILENT)
+    refill.refill(run)
+    assert submitted == [{}]
+
+
+def local_job(run: RunDir, **fields: str) -> None:
+    record(run.jobs_dir, Submission("local", "verify", str(os.getpid()), started=1, **fields))
+
+
+def test_a_local_run_goes_on_under_the_hosts_new_name(tmp_path, submitted) -> None:
+    run = new_run(tmp_path, "local")
+    local_job(run, host="the-old-name")
+    control.resume(run)
+    assert submitted == [{"train": 1, "rollout": 1, "verify": 1}]
+
+
+def test_a_local_run_of_another_machine_is_not_started_twice(tmp_path, submitted) -> None:
+    run = new_run(tmp_path, "local")
+    local_job(run, host="elsewhere", machine="another")
+    with pytest.raises(ClusterError, match=r"cannot be seen from here: it was started on elsewhere") as caught:
+        control.resume(run)
+    assert submitted == []
+    pattern = caught.value.remedy.rpartition("remove ")[2]
+    (written,) = run.jobs_dir.parent.parent.glob(str(Path(pattern).relative_to(tmp_path)))
+    written.unlink()  # as the message says
+    control.resume(run)
+    assert submitted == [{"train": 1, "rollout": 1, "verify": 1}]
