@@ -1,8 +1,8 @@
 """The full training state on disk: saved by all ranks at once, whole or not there, loadable under another layout.
 
-A checkpoint is a folder of Megatron-Core's distributed files and a manifest with the size and SHA-256 of each. It is
-written under a hidden name; the manifest comes last, then the rename. Under the same layout a load gives back the same
-bits; under another, the same numbers.
+A checkpoint is a folder of Megatron-Core's distributed files and a manifest with the size and SHA-256 of each, as each
+rank tells what it wrote. It is written under a hidden name; the manifest comes last, then the rename. Under the same
+layout a load gives back the same bits; under another, the same numbers.
 
 Does not know: which checkpoint to load, how many to keep.
 Invariant: a folder that `verify_checkpoint` accepts holds every byte that was saved.
@@ -11,6 +11,7 @@ Invariant: a folder that `verify_checkpoint` accepts holds every byte that was s
 import hashlib
 import json
 import os
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -28,6 +29,7 @@ from grhpc.train.mcore import parallel_state as mpu
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+_RANK_FILE = re.compile(r"__(\d+)_\d+\.distcp")
 _HASH_THREADS = 8
 _CHUNK = 1 << 22
 
@@ -56,8 +58,8 @@ def save_checkpoint(learner: Learner, folder: Path, extra: dict[str, Any]) -> No
             f"checkpoint {folder} could not be written: {max(failures, key=len)}",
             "free space or mend the filesystem, then resume the run",
         )
-    names = list_files(temp)
-    mine = _digests(temp, names[parallel.rank :: parallel.world_size])
+    # Each rank tells of its own files: its machine shows them, while another's listing may be old.
+    mine = _digests(temp, [name for name in list_files(temp) if _writer(name) == parallel.rank])
     files = {name: digest for part in parallel.gather(mine) for name, digest in part.items()}
     if parallel.is_main:
         manifest = {
@@ -132,6 +134,12 @@ def list_files(folder: Path) -> list[str]:
     """The checkpoint's files, sorted, the manifest aside; Megatron-Core hides one of them behind a dot."""
     hidden = [".metadata"] if (folder / ".metadata").exists() else []
     return sorted([*hidden, *(name for name in list_names(folder) if name != MANIFEST)])
+
+
+def _writer(name: str) -> int:
+    """The rank that writes a file: Megatron-Core names the ranks' data after them, and rank 0 writes the rest."""
+    match = _RANK_FILE.fullmatch(name)
+    return int(match[1]) if match else 0
 
 
 def _state(learner: Learner, *, is_loading: bool) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from megatron.core.dist_checkpointing.strategies import filesystem_async
 from grhpc.config import Config
 from grhpc.errors import ConfigError, StoreError
 from grhpc.grpo.batch import Batch
+from grhpc.train import checkpoint
 from grhpc.train.logprobs import logprobs_and_entropy
 from grhpc.train.parallel import Parallel
 from grhpc.train.sft import Example, SftSettings, sft
@@ -137,6 +138,21 @@ def save_without_space(config: Config, model_dir: Path, folder: Path) -> str:
         return save_only(config, model_dir, folder)
     finally:
         filesystem_async._write_item = whole
+
+
+def save_unseen(config: Config, model_dir: Path, folder: Path) -> str:
+    """`save_only` where no machine's listing shows yet what the ranks on other machines wrote."""
+    mine = int(os.environ["RANK"])
+    listing = checkpoint.list_names
+
+    def old_listing(directory: Path) -> list[str]:
+        return [name for name in listing(directory) if name.startswith(f"__{mine}_") or not name.startswith("__")]
+
+    checkpoint.list_names = old_listing
+    try:
+        return save_only(config, model_dir, folder)
+    finally:
+        checkpoint.list_names = listing
 
 
 def wait_for_rank_0(config: Config, model_dir: Path) -> None:

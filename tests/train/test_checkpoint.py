@@ -142,6 +142,16 @@ def test_write_that_one_rank_cannot_do_is_an_error_on_every_rank(pool, model_of,
     assert pool.run(2, rank_tasks.save_only, config, model_of("qwen3"), folder) == ["", ""], "the next attempt succeeds"
 
 
+def test_every_ranks_files_are_in_the_manifest_though_no_machine_sees_them_all(pool, model_of, tmp_path):
+    folder = tmp_path / "s000001"
+    config = make_config(train={"tensor_parallel": 2, "pipeline_parallel": 2})
+    assert pool.run(4, rank_tasks.save_unseen, config, model_of("qwen3"), folder) == [""] * 4
+    data = {path.name for path in folder.glob("*.distcp")}
+    assert {name.split("_")[2] for name in data} == {"0", "1", "2", "3"}
+    assert data <= json.loads((folder / MANIFEST).read_text())["files"].keys()
+    assert verify_checkpoint(folder) == ""
+
+
 def test_save_replaces_the_rest_of_an_unfinished_one(model_of, tmp_path):
     rest = tmp_path / ".s000001.tmp"
     rest.mkdir()
