@@ -60,7 +60,7 @@ class Chief:
 
     def recover(self, step: int) -> None:
         """Bring queue and ledger together again, then say that the trainer is ready."""
-        self._flow.recover(version=step)
+        self._flow.recover()
         self._events.emit("ready", step=step)
         newest = self._run.weights.newest()
         if newest is not None and self._is_heldout_due(newest.version):

@@ -49,8 +49,12 @@ class Flow:
     def generation(self) -> int:
         return self._ledger.generation
 
-    def recover(self, version: int) -> None:
-        """After a restart: take back what an earlier incarnation held, and put again what is admitted but nowhere."""
+    def recover(self) -> None:
+        """After a restart: take back what an earlier incarnation held, and put again what is admitted but nowhere.
+
+        Under the version that it was admitted at: the checkpoint resumed from may be older, and rollouts of that age
+        too stale for the step that is to train them.
+        """
         self._verdicts.reclaim(HOLDER)
         present: set[int] = set()
         in_queues: set[str] = set()
@@ -60,7 +64,9 @@ class Flow:
         for name in in_queues:
             present.update(groups_of(name))
         self._pending_heldout |= {heldout_version(name) for name in in_queues if is_heldout(name)}
-        self._put(sorted(self._ledger.state.open_groups() - present), version)
+        lost = self._ledger.state.open_groups() - present
+        for admit in self._ledger.state.admits if lost else []:
+            self._put(sorted(lost.intersection(range(admit.first, admit.first + admit.count))), admit.version)
 
     def next_step(self, step: int, patience_s: float) -> StepEntry | None:
         """The recorded batch of `step`: from the ledger on a replay, else packed as soon as enough groups are fit.

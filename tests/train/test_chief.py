@@ -93,6 +93,19 @@ def test_a_superseded_trainers_weights_of_the_same_number_are_not_taken_for_ours
     assert newest is not None and (newest.generation, newest.version) == (2, 5)
 
 
+def test_groups_admitted_just_before_a_death_are_asked_for_as_they_were_admitted(run: RunDir) -> None:
+    """The trainer died between ledger and queue, and resumes from a checkpoint that is older than what they wait for:
+    rollouts of the checkpoint's age would be too stale for their step, and be dropped for no fault of theirs."""
+    ledger = earlier_life(run, steps=4, checkpoints=(2,))
+    ledger.append({"kind": "admit", "first": 4 * GROUPS, "count": GROUPS, "version": 4})
+    chief_of(run).recover(2)
+    queue = run.queue("prompts")
+    leases = [queue.claim("reader") for _ in range(GROUPS // 2)]
+    rows = [row for lease in leases if lease is not None for row in lease.rows]
+    assert [(row.group, row.admitted_version) for row in rows] == [(4 * GROUPS + i, 4) for i in range(GROUPS)]
+    assert queue.counts()["ready"] == 0
+
+
 def test_weights_that_an_earlier_life_published_are_not_published_again(run: RunDir) -> None:
     earlier_life(run, steps=5)
     publish(run, 1, 5)
