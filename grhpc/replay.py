@@ -15,8 +15,8 @@ from grhpc.report.find import find_run
 from grhpc.report.text import number, one_line, printable
 from grhpc.store.atomic import to_json
 from grhpc.store.ledger import read_ledger
+from grhpc.store.recorded import read_batch
 from grhpc.store.rundir import RunDir
-from grhpc.train.recorded import read_batch
 
 
 def command(args: argparse.Namespace) -> int:

@@ -124,7 +124,7 @@ class RunDir:
         return self.root / "batches" / name
 
     def archive_path(self, first_step: int, last_step: int) -> Path:
-        return self.root / "archive" / f"s{first_step:06d}-s{last_step:06d}.parquet"
+        return self.root / "archive" / f"s{first_step:06d}-s{last_step:06d}.zip"
 
     def heldout_path(self, version: int) -> Path:
         return self.root / "eval" / "heldout" / f"v{version:06d}.parquet"

@@ -15,11 +15,11 @@ from grhpc.lifetime import Lifetime
 from grhpc.records import Verdict
 from grhpc.store.atomic import list_names
 from grhpc.store.ledger import Ledger, StepEntry
+from grhpc.store.recorded import archive_batches
 from grhpc.store.rundir import RunDir
 from grhpc.train.checkpoint import verify_checkpoint
 from grhpc.train.curriculum import Curriculum
 from grhpc.train.flow import Flow
-from grhpc.train.recorded import archive_batches
 from grhpc.train.summary import summarize
 
 WAIT, STOP = "wait", "stop"
@@ -114,7 +114,8 @@ class Chief:
         for old in kept[: -self._config.train.checkpoint_keep]:
             shutil.rmtree(self._run.checkpoint_dir(old))
         covered = [entry for entry in self._ledger.state.steps.values() if entry.step <= step]
-        archive_batches(self._run, covered, self._config.store.archive_every)
+        for problem in archive_batches(self._run, covered, self._config.store.archive_every):
+            self._events.emit("error", problem=problem)
 
     def stepped(self, entry: StepEntry, rows: Sequence[Verdict], figures: dict[str, Any]) -> None:
         """One line about the step that just ended."""

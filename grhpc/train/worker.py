@@ -16,9 +16,9 @@ from grhpc.errors import ConfigError
 from grhpc.grpo.batch import build_batch
 from grhpc.lifetime import Lifetime
 from grhpc.store.ledger import StepEntry
+from grhpc.store.recorded import read_batch
 from grhpc.store.rundir import RunDir
 from grhpc.train.chief import STOP, WAIT, Chief
-from grhpc.train.recorded import read_batch
 from grhpc.train.snapshot import model_folder
 from grhpc.train.step import Trainer
 

@@ -8,7 +8,8 @@ from store_rows import RUN, open_queue, rows_of, small_config
 
 from grhpc.store.atomic import storing
 from grhpc.store.events import EventLog
-from grhpc.store.ledger import Ledger
+from grhpc.store.ledger import Ledger, read_ledger
+from grhpc.store.recorded import archive_batches
 from grhpc.store.rundir import RunDir
 from grhpc.store.weights import WeightStore
 
@@ -76,6 +77,12 @@ def journal(root: Path) -> int:
     return ledger.generation
 
 
+def archive(root: Path) -> list[str]:
+    """A checkpoint of step 4 is there: its four batches go into archives of two."""
+    run = RunDir.open(root / "run")
+    return archive_batches(run, read_ledger(run.ledger_dir, run_id=run.run_id).steps.values(), 2)
+
+
 def create(root: Path) -> str:
     return RunDir.create(root / "runs" / "small", small_config(), git="none").run_id
 
@@ -100,5 +107,5 @@ def plain_hop(root: Path) -> str | None:
 
 OPERATIONS: dict[str, Callable[[Path], Any]] = {
     operation.__name__: operation
-    for operation in (put, hop, fail, release, reap, publish, prune, fetch, journal, create, emit, plain_hop)
+    for operation in (put, hop, fail, release, reap, publish, prune, fetch, journal, archive, create, emit, plain_hop)
 }

@@ -23,9 +23,9 @@ from grhpc.lifetime import Lifetime
 from grhpc.records import Verdict
 from grhpc.store.events import read_events
 from grhpc.store.ledger import read_ledger
+from grhpc.store.recorded import read_batch
 from grhpc.store.rundir import RunDir
 from grhpc.store.shard import read_shard
-from grhpc.train.recorded import read_batch
 
 KILLS = 10
 LIFE_LIMIT_S = 240.0
@@ -126,9 +126,9 @@ def test_batches_that_a_checkpoint_covers_are_archived_and_old_checkpoints_remov
 ) -> None:
     run, _ = undisturbed
     assert [path.name for path in sorted(run.archive_dir.iterdir())] == [
-        "s000001-s000002.parquet",
-        "s000003-s000004.parquet",
-        "s000005-s000006.parquet",
+        "s000001-s000002.zip",
+        "s000003-s000004.zip",
+        "s000005-s000006.zip",
     ]
     assert list(run.batches_dir.iterdir()) == []
     assert [path.name for path in sorted(run.checkpoints_dir.iterdir())] == ["s000004", "s000006"]
