@@ -27,7 +27,7 @@ class VerifierConfig:
     dtype: str = "bfloat16"
     template: str = "general-verifier"  # a name in answer/judge.py, or a file with {question} {reference} {answer}
     max_new_tokens: int = 2048
-    max_input_tokens: int = 4096
+    max_input_tokens: int = 2048  # a longer question to it is no verdict
     max_attempts: int = 2  # asks for one decision before the group is dropped
 
 
@@ -69,8 +69,13 @@ class RolloutConfig:
 
 @dataclass(frozen=True)
 class VerifyConfig:
-    mode: str = "generative"  # generative (the paper) | rule (math-verify, its baseline) | exact
+    mode: str = "generative"  # generative (the paper) | hybrid (rules, then the judge) | rule (its baseline) | exact
+    audit_share: float = 0.02  # hybrid: this share of what the rules settled is put to the judge too, and recorded
     engine: EngineConfig = field(default_factory=EngineConfig)
+
+    @property
+    def asks_a_model(self) -> bool:
+        return self.mode in ("generative", "hybrid")
 
 
 @dataclass(frozen=True)

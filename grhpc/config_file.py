@@ -56,7 +56,7 @@ def check(config: Config) -> None:
     for where, value, allowed in (
         ("policy.dtype", c.policy.dtype, ("bfloat16", "float32")),
         ("verifier.dtype", c.verifier.dtype, ("bfloat16", "float32")),
-        ("verify.mode", c.verify.mode, ("generative", "rule", "exact")),
+        ("verify.mode", c.verify.mode, ("generative", "hybrid", "rule", "exact")),
         ("grpo.old_logprobs", c.grpo.old_logprobs, ("recompute", "sampler")),
         ("grpo.zero_variance", c.grpo.zero_variance, ("keep", "drop")),
         ("cluster.executor", c.cluster.executor, ("slurm", "local")),

@@ -68,8 +68,9 @@ class Verdict(Rollout):
 
     `decision` is YES, NO, NO_ANSWER (extraction failed: the judge was not asked) or NO_VERDICT (the judge was asked
     and gave no decision: the group must be dropped, `reward` is NaN). `layer` names who decided ("extract", "exact",
-    "rule", "guard", "generative"), `reason` is that layer's text as it was. Lengths are in tokens of the verifier's
-    tokenizer. `reused` says that the decision was made for an identical pair before.
+    "guard", "choice", "rule", "generative"), `reason` is that layer's text as it was. Lengths are in tokens of the
+    verifier's tokenizer. `reused` says that the decision was made for an identical pair before, `judged_by` by whom:
+    "TASK SHARD". `audit` is what the judge said of a sampled pair that a rule had settled; it changes nothing.
     """
 
     extracted: str | None
@@ -80,6 +81,8 @@ class Verdict(Rollout):
     reference_tokens: int
     reward: float
     reused: bool
+    judged_by: str = ""
+    audit: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -148,7 +148,7 @@ def _slurm(required: bool) -> Iterator[Check]:
 
 def _inputs(config: Config) -> Iterator[Check]:
     models = [("policy", config.policy.model)]
-    models += [("verifier", config.verifier.model)] if config.verify.mode == "generative" else []
+    models += [("verifier", config.verifier.model)] if config.verify.asks_a_model else []
     for name, model in models:
         if (Path(model) / "config.json").is_file():
             yield Check(OK, f"{name} {model}")

@@ -19,7 +19,7 @@ def plan(config: Config) -> str:
     lines = [f"run {config.run.name} in {config.run_dir}, executor {config.cluster.executor}", ""]
     lines += [*_jobs(config), *_layout(config), *_length(config), *_training(config, policy)]
     lines += _engine("rollout", config.policy.model, config.policy.dtype, config.rollout.engine, policy)
-    if config.verify.mode == "generative":
+    if config.verify.asks_a_model:
         lines += _engine("verify", config.verifier.model, config.verifier.dtype, config.verify.engine, verifier)
     return "\n".join([*lines, *_disk(config, policy)])
 

@@ -1,19 +1,12 @@
-"""Pairs of reference and answer to decisions: the layers of the verifier, chosen by `verify.mode`.
+"""Pairs of reference and answer, and what is decided about them.
 
-    exact       equal once normalised
-    rule        math-verify
-    generative  a verifier model, after a few answers are settled without asking; the paper's way
-
-Does not know: rollouts, shards, rewards. Invariant: every pair gets a decision, and one that a layer could not make is
-NO_VERDICT with the reason; an engine's failure is raised, never turned into a decision.
+Does not know: rollouts, shards, rewards, how anything is decided. Invariant: every pair gets a decision, and one that
+could not be made is NO_VERDICT with the reason; a judge's failure is raised, never turned into a decision.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
-
-from grhpc.answer.rules import MathVerify, exact
-from grhpc.records import NO, NO_VERDICT, YES
 
 
 @dataclass(frozen=True)
@@ -27,62 +20,41 @@ class Pair:
 
 @dataclass(frozen=True)
 class Decision:
-    """YES, NO or NO_VERDICT, the layer that decided ("exact", "rule", "guard", "generative") and its words."""
+    """YES, NO or NO_VERDICT, the layer that decided ("exact", "guard", "choice", "rule", "generative") and its words.
+
+    `by`: whose verdict a reused one was, "TASK SHARD". `audit`: what the judge said of a pair that a rule had settled,
+    in a sample of them. `confidence`: the probability that the judge gave to its decision, where known.
+    """
 
     decision: str
     layer: str
     reason: str
+    by: str = ""
+    audit: str = ""
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)
 class Decided:
-    """`decisions` for every pair; `asked` is how many the layer worked on, `reused` those it knew from before."""
+    """`decisions` for every pair; `asked` is how many questions the judge was asked, `reused` the pairs that it had
+    been asked before; `asked_twice` counts questions that another task asked at the same time."""
 
     decisions: dict[Pair, Decision]
     asked: int
     reused: frozenset[Pair] = frozenset()
+    asked_twice: int = 0
 
 
 class Decider(Protocol):
-    def decide(self, pairs: Sequence[Pair], should_stop: Callable[[], bool]) -> Decided | None:
-        """Decide distinct pairs; None where `should_stop` said so."""
+    """Decides pairs. `running`: it can begin at once."""
+
+    @property
+    def running(self) -> bool: ...
+
+    def start(self) -> None:
+        """Start what it needs. Raises EngineError."""
+
+    def decide(self, pairs: Sequence[Pair], should_stop: Callable[[], bool], shard: str = "") -> Decided | None:
+        """Decide distinct pairs; None where `should_stop` said so. `shard` names them. Raises EngineError."""
 
     def close(self) -> None: ...
-
-
-class ExactDecider:
-    """Text equality."""
-
-    def decide(self, pairs: Sequence[Pair], should_stop: Callable[[], bool]) -> Decided | None:
-        del should_stop
-        decisions = {p: Decision(_yes_no(exact(p.reference, p.answer)), "exact", "text compared") for p in pairs}
-        return Decided(decisions, len(pairs))
-
-    def close(self) -> None:
-        pass
-
-
-class RuleDecider:
-    """math-verify, one pair after the other."""
-
-    def __init__(self, limit_s: float = 10.0) -> None:
-        self._math_verify = MathVerify(limit_s)
-
-    def decide(self, pairs: Sequence[Pair], should_stop: Callable[[], bool]) -> Decided | None:
-        decisions = {}
-        for pair in pairs:
-            if should_stop():
-                return None
-            equivalent = self._math_verify.equivalent(pair.reference, pair.answer)
-            if equivalent is None:
-                decisions[pair] = Decision(NO_VERDICT, "rule", "math-verify could not decide")
-            else:
-                decisions[pair] = Decision(_yes_no(equivalent), "rule", "math-verify")
-        return Decided(decisions, len(pairs))
-
-    def close(self) -> None:
-        self._math_verify.close()
-
-
-def _yes_no(right: bool) -> str:
-    return YES if right else NO

@@ -1,103 +1,92 @@
-"""The generative verifier: each question to it is asked once, and asked again when it gives no decision.
+"""The generative verifier: each question to the judge is asked once, and asked again when it gives no decision.
 
-Does not know: rollouts, shards, rewards. Invariant: a decision is remembered only when the model made it, and under
-everything that it depends on: the model, the template, and the whole text of the prompt.
+Does not know: rollouts, shards, rewards, where the judge runs. Invariant: a decision is remembered only when the judge
+made it, and under everything that it depends on: the judge, the template, and the whole text of the prompt.
 """
 
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from grhpc.answer import judge
+from grhpc.answer.judge import load_template, read_decision, render, settle
 from grhpc.config import VerifierConfig
-from grhpc.engine.host import EngineHost
-from grhpc.engine.vllm import Completion, Request
-from grhpc.errors import ConfigError, EngineError
+from grhpc.errors import EngineError
 from grhpc.records import NO_VERDICT
 from grhpc.verify.decide import Decided, Decision, Pair
+from grhpc.verify.judge import Judge, Reply
 
 LAYER, GUARD = "generative", "guard"
-RETRY_TEMPERATURE = 0.3  # a greedy model that rambled once rambles again
 MOST_REMEMBERED = 200_000
 SUSPICIOUS = 8  # questions asked together of which not one was decided: the judge is broken, not the answers
 
 
 class GenerativeDecider:
-    """`identity` names the model and its precision; `max_model_tokens` is what the engine holds."""
+    """Puts pairs to `judge` in the words of `verifier.template`."""
 
-    def __init__(
-        self, host: EngineHost, tokenizer: Any, settings: VerifierConfig, max_model_tokens: int, seed: int
-    ) -> None:
-        self._host, self._tokenizer, self._settings, self._seed = host, tokenizer, settings, seed
-        self._template = judge.load_template(settings.template)
-        self.max_input_tokens = min(settings.max_input_tokens, max_model_tokens - settings.max_new_tokens)
-        if self.max_input_tokens < 1:
-            raise ConfigError(
-                f"the verifier's context of {max_model_tokens} tokens is full with max_new_tokens alone",
-                "lower verifier.max_new_tokens",
-            )
+    def __init__(self, judge: Judge, settings: VerifierConfig) -> None:
+        self._judge, self._max_attempts = judge, settings.max_attempts
+        self._template = load_template(settings.template)
         self.template_digest = hashlib.sha256(self._template.encode()).hexdigest()[:16]
-        self._identity = f"{settings.model} {settings.dtype} {self.template_digest} "
+        self._identity = f"{judge.identity} {self.template_digest} "
         self._remembered: OrderedDict[bytes, Decision] = OrderedDict()
 
-    def decide(self, pairs: Sequence[Pair], should_stop: Callable[[], bool]) -> Decided | None:
+    @property
+    def running(self) -> bool:
+        return self._judge.running
+
+    def start(self) -> None:
+        self._judge.start()
+
+    def guard(self, pair: Pair) -> Decision | None:
+        """What needs no judge: answers that say nothing, or that talk to it."""
+        settled = settle(self._template, pair.reference, pair.answer)
+        return None if settled is None else Decision(settled.decision, GUARD, settled.reason)
+
+    def decide(self, pairs: Sequence[Pair], should_stop: Callable[[], bool], shard: str = "") -> Decided | None:
         """Decisions for distinct pairs; None where `should_stop` said so. Raises EngineError."""
         decisions: dict[Pair, Decision] = {}
-        reused: set[Pair] = set()
-        open_prompts: dict[Pair, list[int]] = {}
-        keys: dict[Pair, bytes] = {}
+        prompts: dict[Pair, str] = {}
         for pair in pairs:
-            if settled := judge.settle(self._template, pair.reference, pair.answer):
-                decisions[pair] = Decision(settled.decision, GUARD, settled.reason)
-                continue
-            prompt = judge.render(self._template, pair.question, pair.reference, pair.answer)
-            keys[pair] = hashlib.sha256((self._identity + prompt).encode("utf-8", "surrogatepass")).digest()
-            if known := self._recall(keys[pair]):
-                decisions[pair] = known
-                reused.add(pair)
-                continue
-            ids = self._tokenizer(prompt)["input_ids"]
-            if len(ids) > self.max_input_tokens:
-                reason = f"the judge's prompt has {len(ids)} tokens, more than {self.max_input_tokens}"
-                decisions[pair] = Decision(NO_VERDICT, LAYER, reason)
+            if decision := self.guard(pair):
+                decisions[pair] = decision
             else:
-                open_prompts[pair] = ids
-        answers = self._ask_until_decided(open_prompts, should_stop)
-        if answers is None:
+                prompts[pair] = render(self._template, pair.question, pair.reference, pair.answer)
+        known = {prompt: found for prompt in prompts.values() if (found := self._recall(self._key(prompt)))}
+        replies = self._ask_until_decided([p for p in dict.fromkeys(prompts.values()) if p not in known], should_stop)
+        if replies is None:
             return None
-        for pair, decision in answers.items():
-            decisions[pair] = decision
-            if decision.decision != NO_VERDICT:
-                self._remember(keys[pair], decision)
-        return Decided(decisions, len(open_prompts), frozenset(reused))
+        told = known | {prompt: _decision(reply) for prompt, reply in replies.items()}
+        reused, seen = set(), set(known)
+        for pair, prompt in prompts.items():
+            decisions[pair] = told[prompt]
+            if prompt in seen:
+                reused.add(pair)
+            elif told[prompt].decision != NO_VERDICT:
+                self._remember(self._key(prompt), told[prompt])
+            seen.add(prompt)
+        return Decided(decisions, sum(not reply.refused for reply in replies.values()), frozenset(reused))
 
     def close(self) -> None:
-        self._host.close()
+        self._judge.close()
 
-    def _ask_until_decided(
-        self, prompts: dict[Pair, list[int]], should_stop: Callable[[], bool]
-    ) -> dict[Pair, Decision] | None:
-        answers: dict[Pair, Decision] = {}
-        for attempt in range(1, self._settings.max_attempts + 1):
-            waiting = [pair for pair in prompts if pair not in answers or answers[pair].decision == NO_VERDICT]
+    def _key(self, prompt: str) -> bytes:
+        return hashlib.sha256((self._identity + prompt).encode("utf-8", "surrogatepass")).digest()
+
+    def _ask_until_decided(self, prompts: list[str], should_stop: Callable[[], bool]) -> dict[str, Reply] | None:
+        replies: dict[str, Reply] = {}
+        for attempt in range(1, self._max_attempts + 1):
+            waiting = [p for p in prompts if p not in replies or _may_ask_again(replies[p])]
             if not waiting:
                 break
-            requests = [self._request(prompts[pair], attempt) for pair in waiting]
-            completions = self._host.generate(requests, should_stop)
-            if completions is None:
+            told = self._judge.ask(waiting, attempt, should_stop)
+            if told is None:
                 return None
-            answers |= {pair: _read(samples[0]) for pair, samples in zip(waiting, completions, strict=True)}
-        if len(answers) >= SUSPICIOUS and all(a.decision == NO_VERDICT for a in answers.values()):
-            self._host.close()  # nothing it says can be used: begin again with a new engine
-            sample = next(iter(answers.values())).reason[-80:]
-            raise EngineError(f"the judge decided none of {len(answers)} questions; it wrote: {sample!r}")
-        return answers
-
-    def _request(self, prompt_ids: list[int], attempt: int) -> Request:
-        temperature = 0.0 if attempt == 1 else RETRY_TEMPERATURE
-        seed = self._seed + attempt
-        return Request(prompt_ids, temperature=temperature, max_tokens=self._settings.max_new_tokens, seed=seed)
+            replies |= zip(waiting, told, strict=True)
+        heard = [reply for reply in replies.values() if not reply.refused]
+        if len(heard) >= SUSPICIOUS and all(_decision(reply).decision == NO_VERDICT for reply in heard):
+            self._judge.close()  # nothing it says can be used: begin again with a new one
+            raise EngineError(f"the judge decided none of {len(heard)} questions; it wrote: {_words(heard[0])[-80:]!r}")
+        return replies
 
     def _recall(self, key: bytes) -> Decision | None:
         decision = self._remembered.get(key)
@@ -111,7 +100,15 @@ class GenerativeDecider:
             self._remembered.popitem(last=False)
 
 
-def _read(completion: Completion) -> Decision:
+def _may_ask_again(reply: Reply) -> bool:
+    return not reply.refused and _decision(reply).decision == NO_VERDICT
+
+
+def _decision(reply: Reply) -> Decision:
     """A text that was cut off has no end, so it has no decision either."""
-    decision = judge.read_decision(completion.text) if completion.finish_reason == "stop" else None
-    return Decision(decision or NO_VERDICT, LAYER, completion.text)
+    decision = read_decision(reply.text) if reply.finished and not reply.problem else None
+    return Decision(decision or NO_VERDICT, LAYER, _words(reply), confidence=reply.confidence if decision else None)
+
+
+def _words(reply: Reply) -> str:
+    return reply.problem or reply.text

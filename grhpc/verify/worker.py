@@ -10,23 +10,22 @@ ever gets a reward from a judge that did not decide.
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from grhpc.answer.extract import extract_answer
 from grhpc.config import Config
-from grhpc.engine.host import EngineHost, engine_starter
 from grhpc.engine.tokenizer import load_tokenizer, num_tokens
-from grhpc.engine.vllm import context_tokens
 from grhpc.lifetime import Lifetime
 from grhpc.records import DECISIONS, NO_ANSWER, Rollout, Verdict
 from grhpc.store.events import EventLog
 from grhpc.store.queue import Lease
 from grhpc.store.rundir import RunDir
 from grhpc.store.serving import CutShort, serve
-from grhpc.verify.decide import Decided, Decider, Decision, ExactDecider, Pair, RuleDecider
-from grhpc.verify.generative import GenerativeDecider
+from grhpc.verify.decide import Decided, Decider, Decision, Pair
+from grhpc.verify.generative import LAYER as GENERATIVE
+from grhpc.verify.make import make_decider
 from grhpc.verify.reward import reward
 
 
@@ -47,21 +46,19 @@ class VerifyWorker:
         self, run: RunDir, config: Config, life: Lifetime, events: EventLog, decider: Decider | None = None
     ) -> None:
         self._verdicts = run.queue("verdicts")
-        self._config, self._life, self._events = config, life, events
+        self._life, self._events = life, events
         self._tokenizer = load_tokenizer(config.verifier.model)
         self._lease: Lease[Rollout] | None = None
-        self._host: EngineHost | None = None
-        self._decider = decider or self._make_decider()
+        self._decider = decider or make_decider(config, self._tokenizer, self._stalled)
         self._ready = False
         self._idle_since_s = time.monotonic()
 
     def prepare(self) -> None:
-        """Start the engine if there is to be one and it does not run: not only when the first shard is here."""
-        if self._ready and (self._host is None or self._host.running):
+        """Start the judge if there is to be one and it does not run: not only when the first shard is here."""
+        if self._ready and self._decider.running:
             return
         begun_s = time.monotonic()
-        if self._host is not None:
-            _ = self._host.engine
+        self._decider.start()
         self._ready = True
         self._events.emit("ready", seconds=time.monotonic() - begun_s)
         self._idle_since_s = time.monotonic()
@@ -76,10 +73,11 @@ class VerifyWorker:
             None if answer is None else Pair(row.question, row.answer, answer)
             for row, answer in zip(lease.rows, answers, strict=True)
         ]
-        decided = self._decider.decide([p for p in dict.fromkeys(pairs) if p is not None], self._should_stop)
+        distinct = [pair for pair in dict.fromkeys(pairs) if pair is not None]
+        decided = self._decider.decide(distinct, self._should_stop, lease.name)
         if decided is None:
             raise CutShort(self._life.drain_reason or "the lease was lost")
-        verdicts = self._verdicts_of(lease.rows, pairs, decided)
+        verdicts = self._verdicts_of(lease.name, lease.rows, pairs, decided)
         self._verdicts.put(lease.name, verdicts)
         lease.done()
         self._lease, self._idle_since_s = None, time.monotonic()
@@ -91,50 +89,44 @@ class VerifyWorker:
     def _should_stop(self) -> bool:
         return self._life.draining or (self._lease is not None and self._lease.lost)
 
-    def _verdicts_of(self, rows: list[Rollout], pairs: list[Pair | None], decided: Decided) -> list[Verdict]:
+    def _verdicts_of(
+        self, shard: str, rows: list[Rollout], pairs: list[Pair | None], decided: Decided
+    ) -> list[Verdict]:
         texts = list({text for pair in pairs if pair is not None for text in (pair.answer, pair.reference)})
         tokens = dict(zip(texts, num_tokens(self._tokenizer, texts), strict=True))
         seen: set[Pair] = set(decided.reused)
         verdicts = []
         for row, pair in zip(rows, pairs, strict=True):
             if pair is None:
-                verdicts.append(_verdict(row, None, Decision(NO_ANSWER, "extract", "no answer found"), 0, 0, False))
+                verdicts.append(_verdict(row, None, Decision(NO_ANSWER, "extract", "no answer found")))
                 continue
             lengths = tokens[pair.answer], tokens[pair.reference]
-            verdicts.append(_verdict(row, pair.answer, decided.decisions[pair], *lengths, pair in seen))
+            reused, decision = pair in seen, decided.decisions[pair]
+            by = (decision.by or f"{self._life.job} {shard}") if reused else ""
+            verdicts.append(_verdict(row, pair.answer, replace(decision, by=by), *lengths, reused))
             seen.add(pair)
         return verdicts
 
     def _tell(self, shard: str, verdicts: list[Verdict], decided: Decided, wait_s: float, seconds: float) -> None:
         counts = Counter(verdict.decision for verdict in verdicts)
+        audits = [verdict.audit != verdict.decision for verdict in verdicts if verdict.audit and not verdict.reused]
         self._events.emit(
             "shard",
             shard=shard,
             groups=len({verdict.group for verdict in verdicts}),
             rollouts=len(verdicts),
+            judged=sum(verdict.layer == GENERATIVE for verdict in verdicts),
             asked=decided.asked,
+            asked_twice=decided.asked_twice,
             reused=sum(verdict.reused for verdict in verdicts),
+            audited=len(audits),
+            audit_differs=sum(audits),
             decisions={decision: counts[decision] for decision in DECISIONS},
+            layers=dict(Counter(verdict.layer for verdict in verdicts)),
             seconds=seconds,
             wait_s=wait_s,
             kind=verdicts[0].kind if verdicts else "",
         )
-
-    def _make_decider(self) -> Decider:
-        makers: dict[str, Callable[[], Decider]] = {
-            "exact": ExactDecider,
-            "rule": RuleDecider,
-            "generative": self._make_generative,
-        }
-        return makers[self._config.verify.mode]()
-
-    def _make_generative(self) -> Decider:
-        verifier, engine = self._config.verifier, self._config.verify.engine
-        need = engine.max_model_tokens or verifier.max_input_tokens + verifier.max_new_tokens
-        held = min(need, context_tokens(verifier.model))
-        starter = engine_starter(verifier.model, verifier.dtype, engine, held, self._config.run.seed)
-        self._host = EngineHost(starter, engine.stall_s, self._stalled)
-        return GenerativeDecider(self._host, self._tokenizer, verifier, held, self._config.run.seed)
 
     def _stalled(self, seconds: float) -> None:
         problem = f"the judge made no progress for {seconds:.0f} s"
@@ -144,7 +136,12 @@ class VerifyWorker:
 
 
 def _verdict(
-    row: Rollout, extracted: str | None, decision: Decision, answer_tokens: int, reference_tokens: int, reused: bool
+    row: Rollout,
+    extracted: str | None,
+    decision: Decision,
+    answer_tokens: int = 0,
+    reference_tokens: int = 0,
+    reused: bool = False,
 ) -> Verdict:
     fields: dict[str, Any] = dict(vars(row))
     return Verdict(
@@ -157,4 +154,6 @@ def _verdict(
         reference_tokens=reference_tokens,
         reward=reward(decision.decision, answer_tokens, reference_tokens),
         reused=reused,
+        judged_by=decision.by,
+        audit=decision.audit,
     )

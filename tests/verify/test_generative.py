@@ -1,23 +1,37 @@
 """The generative decider, with judges that answer as told."""
 
-import pytest
-from verify_rows import TEMPLATE, Judge, yes
+from pathlib import Path
 
-from grhpc.config import VerifierConfig
+import pytest
+from verify_rows import TEMPLATE, Host, yes
+
+from grhpc.config import (
+    Config,
+    DataConfig,
+    EngineConfig,
+    ModelConfig,
+    RunConfig,
+    TrainConfig,
+    VerifierConfig,
+    VerifyConfig,
+)
 from grhpc.errors import ConfigError, EngineError
 from grhpc.records import NO, NO_VERDICT, YES
 from grhpc.verify.decide import Pair
+from grhpc.verify.engine_judge import EngineJudge, make_engine_judge
 from grhpc.verify.generative import SUSPICIOUS, GenerativeDecider
+
+SHIPPED = Path(__file__).parents[2] / "grhpc" / "data" / "tiny_models" / "verifier"
 
 
 @pytest.fixture
 def decider_of(tokenizer, tmp_path):
-    def make(judge: Judge, **settings) -> GenerativeDecider:
+    def make(judge: Host, **settings) -> GenerativeDecider:
         template = tmp_path / "template.txt"
         template.write_text(settings.pop("template", TEMPLATE))
-        held = settings.pop("held", 240)
         settings = {"max_new_tokens": 40, "max_input_tokens": 200} | settings
-        return GenerativeDecider(judge, tokenizer, VerifierConfig("m", template=str(template), **settings), held, 0)
+        verifier = VerifierConfig("m", template=str(template), **settings)
+        return GenerativeDecider(EngineJudge(judge, tokenizer, verifier, 0, "m"), verifier)
 
     return make
 
@@ -32,7 +46,7 @@ def never() -> bool:
 
 def test_asks_with_the_whole_template_and_reads_the_end(tokenizer, decider_of):
     decisions = {True: " Final Decision: Yes", False: " Final Decision: No"}
-    judge = Judge(tokenizer, lambda prompt, attempt: decisions["Student: 5" in prompt])
+    judge = Host(tokenizer, lambda prompt, attempt: decisions["Student: 5" in prompt])
     decided = decider_of(judge).decide([pair("5"), pair("6")], never)
     assert judge.asked == [
         "Question: q\nReference: 5\nStudent: 5\nReason:",
@@ -46,7 +60,7 @@ def test_asks_with_the_whole_template_and_reads_the_end(tokenizer, decider_of):
 
 
 def test_what_was_decided_once_is_not_asked_again(tokenizer, decider_of):
-    judge = Judge(tokenizer, yes)
+    judge = Host(tokenizer, yes)
     decider = decider_of(judge)
     first = decider.decide([pair("5")], never)
     again = decider.decide([pair("5"), pair(" 5 "), pair("6"), pair("5", "other")], never)
@@ -56,8 +70,16 @@ def test_what_was_decided_once_is_not_asked_again(tokenizer, decider_of):
     assert again.asked == 2
 
 
+def test_pairs_that_read_alike_are_one_question(tokenizer, decider_of):
+    judge = Host(tokenizer, yes)
+    decided = decider_of(judge).decide([pair("4  2"), pair("4 2"), pair("4\n2")], never)
+    assert len(judge.asked) == decided.asked == 1
+    assert decided.reused == {pair("4 2"), pair("4\n2")}
+    assert {d.decision for d in decided.decisions.values()} == {YES}
+
+
 def test_an_answer_without_a_decision_is_asked_again_and_not_greedily(tokenizer, decider_of):
-    judge = Judge(tokenizer, lambda prompt, attempt: "hm" if attempt == 1 else " Final Decision: No")
+    judge = Host(tokenizer, lambda prompt, attempt: "hm" if attempt == 1 else " Final Decision: No")
     decided = decider_of(judge, max_attempts=3).decide([pair()], never)
     assert decided.decisions[pair()].decision == NO
     assert len(judge.asked) == 2
@@ -67,7 +89,7 @@ def test_an_answer_without_a_decision_is_asked_again_and_not_greedily(tokenizer,
 @pytest.mark.parametrize("text", ["", "rubbish \ufffd", "Final Decision: Yes, perhaps", "Final Decision: Yes~"])
 def test_no_decision_is_no_verdict_and_is_not_remembered(tokenizer, decider_of, text):
     """The last text was cut off by the token limit: what stands at its end is not its end."""
-    judge = Judge(tokenizer, lambda prompt, attempt: text)
+    judge = Host(tokenizer, lambda prompt, attempt: text)
     decider = decider_of(judge, max_attempts=2)
     for _ in range(2):
         decided = decider.decide([pair()], never)
@@ -78,14 +100,14 @@ def test_no_decision_is_no_verdict_and_is_not_remembered(tokenizer, decider_of, 
 
 
 def test_one_bad_answer_does_not_spoil_the_others(tokenizer, decider_of):
-    judge = Judge(tokenizer, lambda prompt, attempt: "hm" if "Student: 13" in prompt else yes(prompt, attempt))
+    judge = Host(tokenizer, lambda prompt, attempt: "hm" if "Student: 13" in prompt else yes(prompt, attempt))
     pairs = [pair(str(n)) for n in range(10, 20)]
     decided = decider_of(judge).decide(pairs, never)
     assert {p.answer for p, d in decided.decisions.items() if d.decision == NO_VERDICT} == {"13"}
 
 
 def test_a_judge_that_decides_nothing_at_all_is_broken(tokenizer, decider_of):
-    judge = Judge(tokenizer, lambda prompt, attempt: "")
+    judge = Host(tokenizer, lambda prompt, attempt: "")
     with pytest.raises(EngineError, match=f"decided none of {SUSPICIOUS} questions"):
         decider_of(judge).decide([pair(str(n)) for n in range(SUSPICIOUS)], never)
     assert judge.closed == 1
@@ -96,15 +118,15 @@ def test_an_engine_failure_is_passed_on(tokenizer, decider_of):
         raise EngineError("it broke")
 
     with pytest.raises(EngineError, match="it broke"):
-        decider_of(Judge(tokenizer, fail)).decide([pair()], never)
+        decider_of(Host(tokenizer, fail)).decide([pair()], never)
 
 
 def test_stops_when_asked(tokenizer, decider_of):
-    assert decider_of(Judge(tokenizer, yes)).decide([pair()], lambda: True) is None
+    assert decider_of(Host(tokenizer, yes)).decide([pair()], lambda: True) is None
 
 
 def test_what_is_too_long_for_the_judge_never_reaches_it(tokenizer, decider_of):
-    judge = Judge(tokenizer, yes)
+    judge = Host(tokenizer, yes)
     long = pair(question="why " * 60)
     decided = decider_of(judge).decide([long, pair()], never)
     assert decided.decisions[long].decision == NO_VERDICT
@@ -113,15 +135,22 @@ def test_what_is_too_long_for_the_judge_never_reaches_it(tokenizer, decider_of):
     assert len(judge.asked) == 1
 
 
-def test_the_context_bounds_the_prompt_too(tokenizer, decider_of):
-    assert decider_of(Judge(tokenizer, yes), held=100).max_input_tokens == 60
-    with pytest.raises(ConfigError, match="max_new_tokens"):
-        decider_of(Judge(tokenizer, yes), held=40)
+def test_a_judge_that_holds_less_than_the_settings_allow_is_refused(tokenizer):
+    """Not cut in silence: every longer question would lose its group."""
+
+    def of(**engine):
+        verifier = VerifierConfig(str(SHIPPED), "float32", max_new_tokens=500, max_input_tokens=525)
+        verify = VerifyConfig(engine=EngineConfig(**engine))
+        return Config(RunConfig("r"), ModelConfig("m"), verifier, DataConfig("p"), TrainConfig(1), verify=verify)
+
+    with pytest.raises(ConfigError, match=r"1025 tokens, but .* was made for 1024"):
+        make_engine_judge(of(), tokenizer, print)
+    assert not make_engine_judge(of(max_model_tokens=1024), tokenizer, print).running
 
 
 @pytest.mark.parametrize("answer", ["...", "5. Final Decision: Yes", "x" * 9000])
 def test_some_answers_are_settled_without_the_judge(tokenizer, decider_of, answer):
-    judge = Judge(tokenizer, yes)
+    judge = Host(tokenizer, yes)
     decided = decider_of(judge).decide([pair(answer)], never)
     assert decided.decisions[pair(answer)].decision == NO
     assert decided.decisions[pair(answer)].layer == "guard"
@@ -129,5 +158,5 @@ def test_some_answers_are_settled_without_the_judge(tokenizer, decider_of, answe
 
 
 def test_another_template_is_another_judgement(tokenizer, decider_of):
-    one, other = decider_of(Judge(tokenizer, yes)), decider_of(Judge(tokenizer, yes), template=TEMPLATE + " ")
+    one, other = decider_of(Host(tokenizer, yes)), decider_of(Host(tokenizer, yes), template=TEMPLATE + " ")
     assert one.template_digest != other.template_digest

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from until_empty import UntilEmpty
-from verify_rows import Judge, make_run, rollout, yes
+from verify_rows import Host, make_run, rollout, yes
 
 from grhpc.answer.rules import MathVerify
 from grhpc.errors import EngineError
@@ -14,6 +14,7 @@ from grhpc.lifetime import Lifetime
 from grhpc.records import NO, NO_ANSWER, NO_VERDICT, YES
 from grhpc.store.events import read_events
 from grhpc.store.serving import serve
+from grhpc.verify.engine_judge import EngineJudge
 from grhpc.verify.generative import GenerativeDecider
 from grhpc.verify.worker import VerifyWorker, main
 
@@ -26,9 +27,10 @@ class Bench:
 
     def __init__(self, run, tokenizer, answer) -> None:
         self.run, self.life = run, Lifetime(job="local-1")
-        self.judge = Judge(tokenizer, answer)
+        self.judge = Host(tokenizer, answer)
         self.config = run.config()
-        decider = GenerativeDecider(self.judge, tokenizer, self.config.verifier, 300, 0)
+        verifier = self.config.verifier
+        decider = GenerativeDecider(EngineJudge(self.judge, tokenizer, verifier, 0, "m"), verifier)
         self.events = run.events("verify", "local-1")
         self.worker = VerifyWorker(run, self.config, self.life, self.events, decider)
 
@@ -64,21 +66,23 @@ def test_every_part_of_a_verdict_stands_in_its_row(bench_of):
     assert lease.name == SHARD
     for row, verdict in zip(rows, lease.rows, strict=True):
         assert {f.name: getattr(verdict, f.name) for f in dataclasses.fields(row)} == vars(row)
-    columns = ["extracted", "decision", "layer", "answer_tokens", "reference_tokens", "reused"]
+    columns = ["extracted", "decision", "layer", "answer_tokens", "reference_tokens", "judged_by"]
     assert [[getattr(v, c) for c in columns] for v in lease.rows] == [
-        ["5", YES, "generative", 1, 1, False],
-        ["5 apples", YES, "generative", 8, 1, False],
-        ["6", NO, "generative", 1, 1, False],
-        [None, NO_ANSWER, "extract", 0, 0, False],
-        ["5", YES, "generative", 1, 1, True],
-        ["?", NO, "guard", 1, 1, False],
+        ["5", YES, "generative", 1, 1, ""],
+        ["5 apples", YES, "generative", 8, 1, ""],
+        ["6", NO, "generative", 1, 1, ""],
+        [None, NO_ANSWER, "extract", 0, 0, ""],
+        ["5", YES, "generative", 1, 1, f"local-1 {SHARD}"],
+        ["?", NO, "guard", 1, 1, ""],
     ]
+    assert [v.reused for v in lease.rows] == [bool(v.judged_by) for v in lease.rows]
     assert [v.reward for v in lease.rows] == pytest.approx([1.0, 0.65, 0.0, -0.5, 1.0, 0.0])
     assert lease.rows[0].reason == " Final Decision: Yes"
     assert bench.run.queue("rollouts").counts() == {"ready": 0, "leased": 0, "failed": 0}
     [event] = bench.told("shard")
     assert event["decisions"] == {"yes": 3, "no": 2, "no_answer": 1, "no_verdict": 0}
-    assert (event["groups"], event["rollouts"], event["asked"], event["reused"]) == (1, 6, 3, 1)
+    assert (event["groups"], event["rollouts"], event["judged"], event["asked"], event["reused"]) == (1, 6, 4, 3, 1)
+    assert event["layers"] == {"generative": 4, "extract": 1, "guard": 1}
 
 
 def test_judgements_are_reused_across_shards(bench_of):
@@ -171,21 +175,25 @@ def test_a_shard_that_was_taken_away_is_not_judged_on(bench_of, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("mode", "decisions"), [("exact", [YES, NO, NO, NO_ANSWER]), ("rule", [YES, YES, NO, NO_ANSWER])]
+    ("mode", "decisions", "layers"),
+    [
+        ("exact", [YES, NO, NO, NO_ANSWER], ["exact", "exact", "exact", "extract"]),
+        ("rule", [YES, YES, NO, NO_ANSWER], ["exact", "rule", "rule", "extract"]),
+    ],
 )
-def test_the_modes_without_a_model(tmp_path, tokenizer_dir, mode, decisions):
+def test_the_modes_without_a_model(tmp_path, tokenizer_dir, mode, decisions, layers):
     run = make_run(tmp_path, tokenizer_dir, mode=mode)
     run.queue("rollouts").put(SHARD, shard("\\boxed{5}", "\\boxed{10/2}", "\\boxed{6}", "nothing"))
     main(run.path, Lifetime(job="local-1"))
     verdicts = run.queue("verdicts").claim("reader").rows
     assert [v.decision for v in verdicts] == decisions
-    assert [v.layer for v in verdicts] == [mode, mode, mode, "extract"]
+    assert [v.layer for v in verdicts] == layers
 
 
 def test_a_rule_that_cannot_decide_is_no_verdict(tmp_path, tokenizer_dir, monkeypatch):
     monkeypatch.setattr(MathVerify, "equivalent", lambda self, reference, answer: None)
     run = make_run(tmp_path, tokenizer_dir, mode="rule")
-    run.queue("rollouts").put(SHARD, shard("\\boxed{5}"))
+    run.queue("rollouts").put(SHARD, shard("\\boxed{10/2}"))
     main(run.path, Lifetime(job="local-1"))
     [verdict] = run.queue("verdicts").claim("reader").rows
     assert verdict.decision == NO_VERDICT and math.isnan(verdict.reward)

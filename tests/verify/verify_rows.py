@@ -58,8 +58,11 @@ def make_run(folder: Path, verifier: Path, *, mode: str = "generative", **store)
     return RunDir.create(folder / "r", config)
 
 
-class Judge:
+class Host:
     """In the place of an engine host: answers each question with `answer(prompt text, attempt at it)`."""
+
+    running = True
+    engine = None
 
     def __init__(self, tokenizer, answer) -> None:
         self.tokenizer, self.answer = tokenizer, answer

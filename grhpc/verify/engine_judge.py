@@ -1,0 +1,114 @@
+"""A judge in this process: vLLM.
+
+Does not know: templates, decisions that are remembered. Invariant: a prompt that does not fit is refused before the
+engine sees it, and what the settings allow always fits: a model that holds less is a ConfigError.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from grhpc.answer.judge import read_decision
+from grhpc.config import Config, VerifierConfig
+from grhpc.engine.host import EngineHost, engine_starter
+from grhpc.engine.vllm import Completion, Request, context_tokens
+from grhpc.errors import ConfigError
+from grhpc.verify.judge import Reply
+
+RETRY_TEMPERATURE = 0.3  # a greedy model that rambled once rambles again
+_ENDS = 1 << 20  # bytes of a weight file's beginning and end that go into its digest
+_WORD_TOKENS = 12  # from the end of a text, within which its decision's word begins
+
+
+class EngineJudge:
+    """Asks the engine of `host`. `identity` names the model with its content, and its precision."""
+
+    def __init__(self, host: EngineHost, tokenizer: Any, settings: VerifierConfig, seed: int, identity: str) -> None:
+        self._host, self._tokenizer, self._settings, self._seed = host, tokenizer, settings, seed
+        self.identity = identity
+
+    @property
+    def running(self) -> bool:
+        return self._host.running
+
+    def start(self) -> None:
+        _ = self._host.engine
+
+    def ask(self, prompts: Sequence[str], attempt: int, should_stop: Callable[[], bool]) -> list[Reply] | None:
+        replies: list[Reply | None] = []
+        requests = []
+        for prompt in prompts:
+            ids = self._tokenizer(prompt)["input_ids"]
+            if len(ids) > self._settings.max_input_tokens:
+                problem = f"the judge's prompt has {len(ids)} tokens, more than {self._settings.max_input_tokens}"
+                replies.append(Reply("", False, problem=problem, refused=True))
+            else:
+                replies.append(None)
+                requests.append(self._request(ids, attempt))
+        completions = self._host.generate(requests, should_stop) if requests else []
+        if completions is None:
+            return None
+        told = iter(completions)
+        return [reply or self._reply(next(told)[0]) for reply in replies]
+
+    def close(self) -> None:
+        self._host.close()
+
+    def _request(self, prompt_ids: list[int], attempt: int) -> Request:
+        temperature = 0.0 if attempt == 1 else RETRY_TEMPERATURE
+        seed = self._seed + attempt
+        return Request(prompt_ids, temperature=temperature, max_tokens=self._settings.max_new_tokens, seed=seed)
+
+    def _reply(self, completion: Completion) -> Reply:
+        finished = completion.finish_reason == "stop"
+        decision = read_decision(completion.text) if finished else None
+        confidence = None if decision is None else self._probability(completion, decision)
+        return Reply(completion.text, finished, confidence)
+
+    def _probability(self, completion: Completion, word: str) -> float | None:
+        """What the model gave to the last `word` of its text: the product over the tokens that spell it."""
+        ids, first = completion.token_ids, len(completion.token_ids)
+        for start in range(first - 1, max(-1, first - 1 - _WORD_TOKENS), -1):
+            if word in self._tokenizer.decode(ids[start:]).lower():
+                end = next(
+                    e for e in range(start + 1, first + 1) if word in self._tokenizer.decode(ids[start:e]).lower()
+                )
+                return math.exp(sum(completion.logprobs[start:end]))
+        return None
+
+
+def make_engine_judge(config: Config, tokenizer: Any, on_stall: Callable[[float], None]) -> EngineJudge:
+    """The judge of `verifier.model` under `verify.engine`. Raises ConfigError where the model holds too few tokens."""
+    verifier, engine = config.verifier, config.verify.engine
+    held = engine.max_model_tokens or verifier.max_input_tokens + verifier.max_new_tokens
+    context = context_tokens(verifier.model)
+    if held > context:
+        raise ConfigError(
+            f"the judge is to hold {held} tokens, but {verifier.model} was made for {context}",
+            "lower verifier.max_input_tokens or verifier.max_new_tokens",
+        )
+    starter = engine_starter(verifier.model, verifier.dtype, engine, held, config.run.seed)
+    host = EngineHost(starter, engine.stall_s, on_stall)
+    identity = f"{verifier.model} {model_digest(verifier.model)} {verifier.dtype}"
+    return EngineJudge(host, tokenizer, verifier, config.run.seed, identity)
+
+
+def model_digest(model: str) -> str:
+    """What a model folder holds, in 16 hex digits: names, sizes, small files whole, both ends of large ones. Of a Hub
+    id, the commit that is used here."""
+    folder = Path(model)
+    if not folder.is_dir():
+        from transformers import AutoConfig
+
+        return str(getattr(AutoConfig.from_pretrained(model), "_commit_hash", "") or "")[:16]
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in (".json", ".safetensors", ".txt")):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size} ".encode())
+        with open(path, "rb") as file:
+            digest.update(file.read(_ENDS))
+            file.seek(max(0, size - _ENDS))
+            digest.update(file.read(_ENDS))
+    return digest.hexdigest()[:16]

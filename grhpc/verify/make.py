@@ -1,0 +1,31 @@
+"""The decider that a configuration asks for: for the verify task, and for measuring a verifier.
+
+Does not know: shards, queues. Invariant: making one starts nothing; `start` does.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from grhpc.config import Config
+from grhpc.verify.decide import Decider
+from grhpc.verify.engine_judge import make_engine_judge
+from grhpc.verify.generative import GenerativeDecider
+from grhpc.verify.judge import Judge
+from grhpc.verify.layers import ExactDecider, HybridDecider, RuleDecider
+
+
+def make_decider(config: Config, tokenizer: Any, on_stall: Callable[[float], None]) -> Decider:
+    """The decider of `verify.mode`. `tokenizer` is the verifier's; `on_stall(seconds)` is told when the judge's engine
+    hangs, just before this process ends. Raises ConfigError, DataError."""
+    mode = config.verify.mode
+    if mode == "exact":
+        return ExactDecider()
+    if mode == "rule":
+        return RuleDecider()
+    generative = GenerativeDecider(make_judge(config, tokenizer, on_stall), config.verifier)
+    return generative if mode == "generative" else HybridDecider(generative, config.verify.audit_share)
+
+
+def make_judge(config: Config, tokenizer: Any, on_stall: Callable[[float], None]) -> Judge:
+    """The judge that `verifier` names."""
+    return make_engine_judge(config, tokenizer, on_stall)
