@@ -55,6 +55,7 @@ def _run(parser: argparse.ArgumentParser) -> None:
 
 def _start(parser: argparse.ArgumentParser) -> None:
     _config(parser)
+    parser.add_argument("--no-launch", action="store_true", help="submit nothing: write batch scripts for sbatch")
     parser.add_argument("--watch", action="store_true", help="stay and show the run; Ctrl-C leaves it going")
 
 

@@ -1,30 +1,25 @@
-"""What can be refused before anything is made: models, parallel sizes, data, the cluster's commands.
+"""What can be refused before anything is made: models and parallel sizes.
 
 Does not know: how a run is made or launched. Invariant: writes nothing.
 """
 
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
 from grhpc.config import Config
-from grhpc.errors import ClusterError, ConfigError, DataError
+from grhpc.errors import ConfigError, DataError
 
 ARCHITECTURES = ("Qwen2ForCausalLM", "Qwen3ForCausalLM")  # what train/ can map to Megatron-Core
 
 
 def check(config: Config) -> None:
-    """Raise ConfigError, DataError or ClusterError for the first thing that cannot work."""
+    """Raise ConfigError or DataError for the first thing that cannot work."""
     policy = model_config(config.policy.model, "policy.model")
-    verifier = model_config(config.verifier.model, "verifier.model") if config.verify.mode == "generative" else {}
+    verifier = model_config(config.verifier.model, "verifier.model") if config.verify.asks_a_model else {}
     _check_policy(config, policy)
     _check_heads(verifier, config.verify.engine.tensor_parallel, "verifier.model", "verify.engine.tensor_parallel")
-    if config.cluster.executor == "slurm" and shutil.which("sbatch") is None:
-        raise ClusterError(
-            "there is no sbatch on PATH", "log in where SLURM is, or run here with --set cluster.executor=local"
-        )
 
 
 def model_config(model: str, where: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ made; a run directory whose launch failed is removed again if no job was submitt
 """
 
 import argparse
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,12 +14,15 @@ from pathlib import Path
 
 from grhpc import preflight
 from grhpc.cluster import control, launch
+from grhpc.cluster.role import ROLES
+from grhpc.cluster.sbatch import script
 from grhpc.config import Config
 from grhpc.config_file import load, with_absolute_paths
 from grhpc.data.prepare import read_manifest, read_prepared
 from grhpc.errors import ConfigError, DataError, GrhpcError, StoreError
 from grhpc.report.find import find_run
 from grhpc.report.watch import watch
+from grhpc.store.atomic import write_bytes
 from grhpc.store.rundir import RunDir
 
 
@@ -26,11 +30,17 @@ def start(args: argparse.Namespace) -> int:
     """Begin a run; on a run that is already going, or done, say so."""
     config = load(args.config, args.overrides)
     if is_run(config.run_dir):
-        return _again(RunDir.open(config.run_dir), args.watch)
+        run = RunDir.open(config.run_dir)
+        return _by_hand(run) if args.no_launch and not run.finished() else _again(run, args.watch)
     preflight.check(config)
-    launch.require(config)
+    if not args.no_launch:
+        launch.require(config)
+    elif config.cluster.executor != "slurm":
+        raise ConfigError("--no-launch is for SLURM, and cluster.executor is local", "--set cluster.executor=slurm")
     ensure_prepared(config, args.config, args.overrides)
     run = RunDir.create(config.run_dir, with_absolute_paths(config), prepared=_prepared_digest(config))
+    if args.no_launch:
+        return _by_hand(run)
     try:
         jobs = launch.start(run, config)
     except GrhpcError:
@@ -39,6 +49,19 @@ def start(args: argparse.Namespace) -> int:
         raise
     print(f"run {config.run.name} in {run.root}: " + ", ".join(f"{j.role} job {j.job_id}" for j in jobs), flush=True)
     return _look(run, args.watch)
+
+
+def _by_hand(run: RunDir) -> int:
+    """Write a batch script for each role, and print how to submit them; the trainer last, as `start` does."""
+    config = run.config()
+    print(f"run {run.root.name} in {run.root}; to start its roles:")
+    for role in sorted(ROLES, key=lambda role: role == "train"):
+        path = run.jobs_dir / f"{role}.sbatch"
+        run.log_dir(role).mkdir(parents=True, exist_ok=True)
+        write_bytes(path, script(role, config, run.run_id, str(run.root)).encode())
+        print(f"sbatch {shlex.quote(str(path))}")
+    print(f"look: python submit.py status {run.root}")
+    return 0
 
 
 def resume(args: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -128,6 +129,26 @@ def test_start_without_sbatch_makes_nothing(submit, tiny, tmp_path):
     done = submit(*tiny("start", "cluster.executor=slurm"), PATH=str(tmp_path))
     assert_two_lines(done, "no", "cluster.executor")
     assert "sbatch" in done.stderr and list(tmp_path.iterdir()) == []
+
+
+def test_start_without_launching_makes_the_run_and_says_how_to_submit_it(submit, tiny, tmp_path):
+    """On a machine without sbatch, and twice over."""
+    words = [*tiny("start", "cluster.executor=slurm", "data.limit=64"), "--no-launch"]
+    first, again = submit(*words, PATH=str(tmp_path)), submit(*words, PATH=str(tmp_path))
+    assert (first.returncode, again.returncode) == (0, 0), first.stderr + again.stderr
+    run = RunDir.open(tmp_path / "runs" / "tiny")
+    commands = [line.split() for line in first.stdout.splitlines() if line.startswith("sbatch ")]
+    assert [words[1] for words in commands] == [f"{run.jobs_dir}/{r}.sbatch" for r in ("rollout", "verify", "train")]
+    assert first.stdout.splitlines()[-5:] == again.stdout.splitlines()
+    for role, (_, path) in zip(("rollout", "verify", "train"), commands, strict=True):
+        text = Path(path).read_text()
+        assert f"#SBATCH --comment=grhpc:{run.run_id}\n" in text and f"#SBATCH --chdir={run.root}\n" in text
+        assert run.log_dir(role).is_dir()
+
+
+def test_start_without_launching_needs_slurms_executor(submit, tiny, tmp_path):
+    assert_two_lines(submit(*tiny("start"), "--no-launch"), "cluster.executor is local", "cluster.executor=slurm")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_start_refuses_a_folder_of_other_things(submit, tiny, tmp_path):

@@ -27,7 +27,7 @@ def live_jobs(run: RunDir) -> list[JobState]:
     tasks = tasks_of(run)
     unknown = [task for task in tasks if task.kind == states.UNKNOWN]
     if not unknown:
-        return [task for task in tasks if task.live]
+        return [task for task in [*tasks, *_by_comment(run)] if task.live]
     (first, *_), name = unknown, run.root.name
     if first.executor == "local":
         raise ClusterError(
@@ -106,25 +106,22 @@ def still_there(run: RunDir, wait_s: float) -> dict[str, str]:
     """The tasks, by name, that live after at most `wait_s`, each with its state. Raises ClusterError."""
     give_up_s = time.monotonic() + wait_s
     while True:
-        there = {job.name: job.state for job in live_jobs(run)} | dict.fromkeys(_unrecorded(run), "unrecorded")
+        there = {job.name: job.state for job in live_jobs(run)}
         if not there or time.monotonic() >= give_up_s:
             return there
         time.sleep(1)
 
 
 def _end(run: RunDir, wait_s: float) -> list[str]:
-    live, unrecorded = live_jobs(run), _unrecorded(run)
-    launch.scancel(sorted({_base(job.job_id) for job in live if job.executor == "slurm"} | unrecorded))
+    live = live_jobs(run)
+    launch.scancel(sorted({_base(job.job_id) for job in live if job.executor == "slurm"}))
     _cancel(run, [job for job in live if job.executor == "local"])
-    told, there = len(live) + len(unrecorded), still_there(run, wait_s)
+    there = still_there(run, wait_s)
     if not there:
-        return [f"ended {told} tasks of {run.root.name}"]
+        return [f"ended {len(live)} tasks of {run.root.name}"]
     few = ", ".join(f"{name} ({state})" for name, state in list(there.items())[:SHOWN])
-    return [
-        f"{run.root.name}: told {told} tasks to end, and {len(there)} of them are still there after {wait_s:.0f} s: "
-        + few
-        + (" ..." if len(there) > SHOWN else "")
-    ]
+    more = " ..." if len(there) > SHOWN else ""
+    return [f"{run.root.name}: {len(live)} tasks were told to end; still there after {wait_s:.0f} s: {few}{more}"]
 
 
 def _cancel(run: RunDir, jobs: list[JobState]) -> None:
@@ -142,19 +139,23 @@ def _named(jobs: list[JobState]) -> str:
     return ", ".join(job.name for job in jobs[:SHOWN]) + (f" and {len(jobs) - SHOWN} more" if jobs[SHOWN:] else "")
 
 
-def _unrecorded(run: RunDir) -> set[str]:
-    """Jobs that bear the run's comment and were not written down: a template's, or somebody died after sbatch.
+def _by_comment(run: RunDir) -> list[JobState]:
+    """Jobs that bear the run's comment and are not written down: a batch script's before it begins, mostly.
 
     Raises ClusterError where SLURM does not answer.
     """
     if run.config().cluster.executor != "slurm":
-        return set()
+        return []
+    words = ["squeue", "-h", "-r", "--me", "-o", "%i|%T|%j|%k"]
     try:
-        done = subprocess.run(["squeue", "-h", "--me", "-o", "%F|%k"], capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ClusterError(f"SLURM does not answer: {error}", "try again where, and when, `squeue` answers") from None
-    if done.returncode:
-        raise ClusterError(f"SLURM does not answer: {done.stderr.strip()}", "try again when `squeue` answers")
-    pairs = (line.partition("|")[::2] for line in done.stdout.splitlines())
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        said = getattr(error, "stderr", None) or str(error)
+        raise ClusterError(f"SLURM does not answer: {said}", "try again where, and when, `squeue` answers") from None
     written = {submission.job_id for submission in read_submissions(run.jobs_dir)}
-    return {job for job, comment in pairs if comment == mark(run.run_id)} - written
+    found = []
+    for line in done.stdout.splitlines():
+        job_id, state, name, comment = (line.split("|", 3) + [""] * 4)[:4]
+        if comment == mark(run.run_id) and _base(job_id) not in written:
+            found.append(JobState(job_id, name.rpartition("-")[2], state=state, kind=states.kind(state)))
+    return found

@@ -4,14 +4,13 @@ Consumes a run directory; produces jobs and their records. Does not know: what t
 Invariant: what is submitted is written down at once, and if one role is refused, those submitted with it are cancelled.
 """
 
+import importlib.util
 import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, TypeVar
-
-import submitit
 
 from grhpc.cluster import local, processes
 from grhpc.cluster.role import ROLES, run_role
@@ -27,6 +26,8 @@ DEFAULT_MAX_ARRAY = 1001  # SLURM's own default
 
 def require(config: Config) -> None:
     """Refuse, before anything is made, what cannot be launched from this machine. Raises ClusterError."""
+    if importlib.util.find_spec("submitit") is None:
+        raise ClusterError("submitit is not installed", "pip install submitit, or start without it: start --no-launch")
     if config.cluster.executor != "slurm":
         return
     for program in ("sbatch", "srun", "scancel"):
@@ -90,6 +91,8 @@ def _submit_slurm(run: RunDir, config: Config, role: str, count: int, done: list
     wanted["array_parallelism"] = max(1, (asked.max_concurrent or count) // len(chunks))
 
     def send(size: int) -> Any:
+        import submitit
+
         executor = submitit.SlurmExecutor(run.log_dir(role), python=python_command(asked))
         executor.update_parameters(**wanted)
         return executor.map_array(run_role, [role] * size, [str(run.path)] * size)

@@ -13,8 +13,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import submitit
-
 from grhpc.cluster.job import start_ticks
 from grhpc.cluster.processes import is_live
 from grhpc.cluster.role import run_role
@@ -47,6 +45,8 @@ def python_words(role: RoleConfig) -> str:
 
 
 def _submit_here(run: RunDir, config: Config, role: str, count: int) -> None:
+    import submitit
+
     asked = role_config(config, role)
     ranks = asked.nodes * asked.tasks_per_node  # one machine: all ranks on it
     gpus_per_job = asked.gpus_per_node * asked.nodes

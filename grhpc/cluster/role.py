@@ -25,6 +25,7 @@ from types import FrameType
 
 from grhpc.cluster.job import LOCAL, SLURM, Job, ask_end_s, current
 from grhpc.cluster.rendezvous import meet
+from grhpc.cluster.submissions import Submission, read_submissions, record
 from grhpc.errors import ClusterError, ConfigError, DataError, ForeignFile, GrhpcError, Superseded
 from grhpc.lifetime import Lifetime
 from grhpc.store.rundir import RunDir
@@ -44,9 +45,12 @@ def run_role(role: str, run_dir: str) -> None:
     job = current()
     if job.kind == LOCAL:
         _die_with_parent(int(job.id))
+    run = RunDir.open(Path(run_dir))
+    if job.kind == SLURM and job.rank == 0:
+        _write_down(role, run, job)
     life = Lifetime(job=job.name, restart=job.restart, end_s=job.end_s)
     _install_signals(life)
-    code = _run(role, RunDir.open(Path(run_dir)), job, life)
+    code = _run(role, run, job, life)
     if code:
         raise SystemExit(code)
 
@@ -58,6 +62,14 @@ def find_role(role: str) -> Callable[[Path, Lifetime], None]:
     module, _, function = ROLES[role].partition(":")
     found: Callable[[Path, Lifetime], None] = getattr(importlib.import_module(module), function)
     return found
+
+
+def _write_down(role: str, run: RunDir, job: Job) -> None:
+    """A job that a batch script started is known to `status`, `scale` and `resume` from now on."""
+    base = job.id.partition("_")[0]
+    if base not in {submission.job_id for submission in read_submissions(run.jobs_dir)}:
+        tasks = int(os.environ.get("SLURM_ARRAY_TASK_MAX", "-1")) + 1
+        record(run.jobs_dir, Submission("slurm", role, base, tasks))
 
 
 def _run(role: str, run: RunDir, job: Job, life: Lifetime) -> int:

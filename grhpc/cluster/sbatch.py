@@ -1,7 +1,8 @@
 """What each role asks of SLURM: from RoleConfig to submitit's parameters.
 
-The readable twin is slurm/*.sbatch: a test holds both to the same directives. Does not know: run directories, whether
-SLURM is there. Invariant: pure; the same configuration gives the same text.
+Three forms of one request, held together by tests: what submitit writes, the templates slurm/*.sbatch, and `script`,
+a run's own copy of its template. Does not know: run directories, whether SLURM is there. Invariant: pure; the same
+configuration gives the same text.
 """
 
 import shlex
@@ -107,3 +108,20 @@ def directives(name: str, run_id: str, role: RoleConfig, tasks: int = 1) -> list
         wanted["array"] = f"0-{tasks - 1}%{min(tasks, parallel)}"
     options = {key.replace("_", "-"): value for key, value in wanted.items()}
     return [f"--{key}" if value is True else f"--{key}={value}" for key, value in sorted(options.items())]
+
+
+def script(role: str, config: Config, run_id: str, run_dir: str) -> str:
+    """slurm/ROLE.sbatch for one run, with all that its configuration asks for: starts the role without submitit."""
+    asked = role_config(config, role)
+    tasks = 1 if role == "train" else asked.tasks
+    log = f"logs/{role}/{'%A_%a' if tasks > 1 else '%j'}"
+    options = directives(f"{config.run.name}-{role}", run_id, asked, tasks)
+    options = sorted([*options, f"--chdir={run_dir}", f"--output={log}_0_log.out"])
+    lines = ["#!/bin/bash", f"# The {role} role of the run {config.run.name}; any option may be changed here."]
+    for name, equals, value in (option.partition("=") for option in options):
+        lines.append(f"#SBATCH {name}{equals}{shlex.quote(value) if equals else ''}")
+    lines += ["", *setup_lines(asked), f"run_dir={shlex.quote(run_dir)}", *LISTEN, ""]
+    srun = f'srun --unbuffered --output "{log}_%t_log.out" --kill-on-bad-exit=1'
+    lines += [f"{srun} --cpus-per-task={asked.cpus_per_task} \\"]
+    lines += [f'    {python_command(asked)} -u -m grhpc.cluster.role {role} "$run_dir"', "", *COME_BACK, ""]
+    return "\n".join(lines)

@@ -1,7 +1,7 @@
 """What was submitted for a run: one small file for each submission, in the run's jobs folder.
 
-Does not know: SLURM's state, submitit. Invariant: a job that is not written down here is never touched by `stop` or
-`scale`.
+Written by whoever submits, and by a role that begins and finds itself not written down (it came from a batch script, or
+its submitter died). Does not know: SLURM's state, submitit. Invariant: a job is listed once.
 """
 
 import getpass
@@ -71,10 +71,11 @@ def read_target(directory: Path, role: str) -> int | None:
 def read_submissions(directory: Path) -> list[Submission]:
     """All submissions of the run, oldest first. Raises CorruptFile."""
     names = sorted(name for name in list_names(directory) if name.endswith(".json") and not name.endswith(_TARGET))
-    found = []
+    found: dict[tuple[str, str, int], Submission] = {}
     for name in names:
         try:
-            found.append(Submission(**read_json(directory / name)))
+            job = Submission(**read_json(directory / name))
         except (TypeError, json.JSONDecodeError) as error:
             raise CorruptFile(f"{directory / name} is not a submission: {error}", "move the file away") from None
-    return found
+        found.setdefault((job.executor, job.job_id, job.started), job)
+    return list(found.values())

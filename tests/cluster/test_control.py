@@ -84,7 +84,7 @@ def test_stop_asks_even_where_slurm_is_silent_and_claims_nothing(run, monkeypatc
 def test_stop_now_says_what_is_still_there(run, monkeypatch) -> None:
     calls = slurm(run, monkeypatch, sacct=NO_ACCOUNTING, squeue=listed("70|RUNNING", "71_1|COMPLETING"))
     assert control.stop(run, now=True, wait_s=0.1) == [
-        "stub: told 2 tasks to end, and 2 of them are still there after 0 s: 70 (RUNNING), 71_1 (COMPLETING)"
+        "stub: 2 tasks were told to end; still there after 0 s: 70 (RUNNING), 71_1 (COMPLETING)"
     ]
     assert "scancel 70 71" in calls.read_text()
 

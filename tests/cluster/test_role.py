@@ -16,10 +16,11 @@ import pytest
 
 from grhpc.cluster import job, rendezvous, role
 from grhpc.cluster.job import Job
+from grhpc.cluster.submissions import Submission, read_submissions, record
 from grhpc.errors import ConfigError, StoreError, WaitTimeout
 from grhpc.lifetime import Lifetime
 from grhpc.store.events import read_events
-from tests.cluster.conftest import STUBS, MakeRun
+from tests.cluster.conftest import STUBS, MakeRun, new_run
 
 ARRAY_TASK = {
     "SLURM_JOB_ID": "4713",
@@ -98,6 +99,20 @@ def run_as(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, work, name: str =
     monkeypatch.setattr(role, "find_role", lambda name: lambda path, life: work(run, life))
     life = Lifetime(job="4711")
     return role._run("rollout", run, Job(**{"kind": job.SLURM, "id": "4711", "key": "4711-0", **place}), life), run
+
+
+def test_a_job_from_a_batch_script_writes_itself_down_once(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = new_run(make_run("local").root.parent, "slurm", "by-hand")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_MAX", "2")
+    for task in ("4711_0", "4711_2"):
+        role._write_down("rollout", run, Job(job.SLURM, task, key=task))
+    monkeypatch.delenv("SLURM_ARRAY_TASK_MAX")
+    role._write_down("train", run, Job(job.SLURM, "4712", key="4712-0"))
+    record(run.jobs_dir, Submission("slurm", "train", "4712"))  # its submitter, a moment late
+    assert [(s.role, s.job_id, s.task_ids()) for s in read_submissions(run.jobs_dir)] == [
+        ("rollout", "4711", ["4711_0", "4711_1", "4711_2"]),
+        ("train", "4712", ["4712"]),
+    ]
 
 
 def test_exit_codes_say_whether_to_come_back(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:

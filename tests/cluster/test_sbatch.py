@@ -9,6 +9,7 @@ from submitit.slurm.slurm import SlurmExecutor
 from grhpc.cluster import sbatch
 from grhpc.cluster.role import AGAIN, FINAL, ROLES
 from grhpc.config import RoleConfig
+from tests.cluster.conftest import new_run
 
 TEMPLATES = Path(__file__).parents[2] / "slurm"
 # The RoleConfig that says what a template says.
@@ -85,6 +86,30 @@ def test_template_and_submitit_agree(role: str, tmp_path: Path, monkeypatch: pyt
     assert ours.rstrip().endswith(tail) and theirs.rstrip().endswith(tail)
     listen = "\n".join(sbatch.LISTEN)
     assert all(text.index(listen) < text.index("\nsrun ") for text in (ours, theirs))
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_runs_own_script_is_the_template_with_its_configuration(role: str, tmp_path: Path) -> None:
+    config = new_run(tmp_path, "slurm", **{role: TWINS[role]}).config()
+    ours, run_dir = sbatch.script(role, config, "RUN_ID", str(tmp_path / "my runs")), str(tmp_path / "my runs")
+    template = (TEMPLATES / f"{role}.sbatch").read_text()
+    mine, its = options(ours), options(template)
+    assert (mine.pop("chdir"), mine.pop("comment")) == (run_dir, "grhpc:RUN_ID")
+    assert (mine.pop("job-name"), its.pop("job-name")) == (f"stub-{role}", f"grhpc-{role}")
+    assert mine == its | {"mem": megabytes(its["mem"])}
+    assert srun_options(ours, TWINS[role]) == srun_options(template, TWINS[role])
+    begin = template.index("\n".join(sbatch.LISTEN))
+    assert f"run_dir='{run_dir}'\n{template[begin : template.index('srun --')]}" in ours
+    assert ours[ours.index(" -u -m ") :] == template[template.index(" -u -m ") :]
+
+
+def test_a_runs_own_script_has_every_wish_of_its_role(tmp_path: Path) -> None:
+    text = sbatch.script("rollout", new_run(tmp_path, "slurm", rollout=FULL).config(), "RUN_ID", "/runs/x")
+    wanted = sbatch.directives("stub-rollout", "RUN_ID", FULL, FULL.tasks)
+    extra = {"chdir": "/runs/x", "output": "logs/rollout/%A_%a_0_log.out"}
+    assert options(text) == options("\n".join(f"#SBATCH {shlex.quote(d)}" for d in wanted)) | extra
+    assert text.index("export NCCL_DEBUG='WARN it all'\n") < text.index("module load cuda\n") < text.index("\nsrun ")
+    assert "\n    apptainer exec --nv image.sif python3.11 -u -m grhpc.cluster.role rollout" in text
 
 
 @pytest.mark.parametrize("tasks", [1, 12])
