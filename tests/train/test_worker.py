@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from feeder import Feeder
@@ -39,6 +40,20 @@ def live(run_dir: str, restart: int) -> None:
     main(Path(run_dir), Lifetime(job=f"test-{restart}", restart=restart))
 
 
+def live_until_a_line(run_dir: str, restart: int) -> None:
+    """A life that is killed as soon as it has written a line of the ledger, before it can act on it."""
+    from grhpc.store.ledger import Ledger
+
+    append = Ledger.append
+
+    def last(ledger: Ledger, entry: dict[str, Any]) -> None:
+        append(ledger, entry)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    Ledger.append = last  # type: ignore[method-assign]
+    live(run_dir, restart)
+
+
 @pytest.fixture(scope="module")
 def lives() -> multiprocessing.context.BaseContext:
     context = multiprocessing.get_context("forkserver")
@@ -49,8 +64,10 @@ def lives() -> multiprocessing.context.BaseContext:
     return context
 
 
-def begin(lives: multiprocessing.context.BaseContext, run: RunDir, restart: int) -> BaseProcess:
-    process: BaseProcess = lives.Process(target=live, args=(str(run.root), restart))  # type: ignore[attr-defined]
+def begin(
+    lives: multiprocessing.context.BaseContext, run: RunDir, restart: int, life: Callable[[str, int], None] = live
+) -> BaseProcess:
+    process: BaseProcess = lives.Process(target=life, args=(str(run.root), restart))  # type: ignore[attr-defined]
     process.start()
     return process
 
@@ -172,6 +189,26 @@ def test_killed_at_ten_random_moments_it_ends_with_the_same_bits(
     assert KILLS // 2 < generation_of(run) <= KILLS + 1
     assert_every_group_has_one_fate(run)
     assert final_weights(run) == final_weights(calm)
+
+
+def test_killed_after_every_line_of_the_ledger_it_ends_with_the_same_bits(
+    base: Path,
+    tmp_path: Path,
+    lives: multiprocessing.context.BaseContext,
+    undisturbed: tuple[RunDir, float],
+) -> None:
+    run = make_run(base, tmp_path / "run")
+    feeder = Feeder(run, SIZE)
+    feeder.start()
+    num_lines = 2 * STEPS + STEPS // 2 + 1  # admitted, recorded; every other step a checkpoint; finished
+    for life in range(num_lines):
+        process = begin(lives, run, life, live_until_a_line)
+        process.join(LIFE_LIMIT_S)
+        assert process.exitcode == -signal.SIGKILL
+    train_to_end(lives, run)
+    feeder.close()
+    assert_every_group_has_one_fate(run)
+    assert final_weights(run) == final_weights(undisturbed[0])
 
 
 def test_a_corrupt_checkpoint_is_set_aside_and_named_and_the_one_before_serves(
