@@ -70,8 +70,13 @@ def load_template(name: str) -> str:
 
 
 def render(template: str, question: str, reference: str, answer: str) -> str:
-    """The judge's prompt. Braces in the values are text; only the template's own fields are replaced."""
-    values = {"question": question, "reference": reference, "answer": harmless(template, answer)}
+    """The judge's prompt, the student's answer made harmless."""
+    return fill(template, question, reference, harmless(template, answer))
+
+
+def fill(template: str, question: str, reference: str, answer: str) -> str:
+    """The template with its own fields replaced, and nothing else: braces in the values are text."""
+    values = {"question": question, "reference": reference, "answer": answer}
     return _FIELD.sub(lambda match: values[match[1]], template)
 
 
