@@ -5,7 +5,7 @@ Does not know: SLURM, signals. Invariant: once `draining` is true it stays true.
 """
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass
@@ -20,7 +20,6 @@ class Lifetime:
     restart: int = 0
     end_s: float | None = None
     drain_reason: str = ""
-    born_s: float = field(default_factory=time.time)
 
     @property
     def draining(self) -> bool:

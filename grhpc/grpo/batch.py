@@ -39,10 +39,6 @@ class Batch:
     def __len__(self) -> int:
         return len(self.token_ids)
 
-    @property
-    def num_response_tokens(self) -> int:
-        return sum(len(logprobs) for logprobs in self.sampler_logprobs)
-
     def take(self, rows: Sequence[int]) -> "Batch":
         """The rollouts at `rows`, in that order."""
         return Batch(

@@ -1,26 +1,41 @@
-"""Prove that every admitted group is in exactly one place: it has one fate, or stands in one queue, or is on its way.
+"""Prove that every admitted group is accounted for once, and that every recorded batch is as it was trained.
 
-Joins the ledger (what was admitted, what became of it) with the queues' listings. A group without a fate that stands
-in no queue is lost; one with a fate that still stands in a queue is a duplicate delivery, which the ledger will drop.
+Joins the ledger (what was admitted, what became of it) with the queues' listings and reads every batch, archived or
+not, against the ledger's SHA-256. A group without a fate that stands in no queue is lost. One that stands in more than
+one place is named, with why it still counts once.
 While the trainer runs, a group may be between two places for a moment: audit again, or after a stop.
 Does not know: what a group says. Invariant: reads only.
 """
 
 import argparse
 import json
-import re
 from collections import Counter
 from typing import Any
 
-from grhpc.records import Trained
+from grhpc.errors import CorruptFile
 from grhpc.report.find import find_run
-from grhpc.store.atomic import list_names
+from grhpc.store.groups import groups_of
 from grhpc.store.ledger import read_ledger
+from grhpc.store.ledger_state import StepEntry
+from grhpc.store.recorded import batch_bytes
 from grhpc.store.rundir import RunDir
-from grhpc.store.shard import read_shard
 
 QUEUES = ("prompts", "rollouts", "verdicts")
 SHOWN = 10
+WRONG = {
+    "lost": "lost: no fate, in no queue (a running trainer may be moving them; a resume puts them again)",
+    "left_at_the_end": "without a fate although the run is finished",
+    "never_admitted": "have a fate but were never admitted",
+    "damaged_batches": "steps whose batch is not as it was trained",
+}
+HARMLESS = {
+    "twice_in_queues": "in two queues at once: between the two halves of a hand-over, or delivered twice. The ledger "
+    "takes the first that arrives, and the trainer removes the other",
+    "fated_but_queued": "have their fate and still stand in a queue: late deliveries, or part of a shard whose other "
+    "groups are open. The trainer removes such a shard when it comes by, and counts none of it again",
+    "fated_in_failed": "have their fate and stand in failed/, where a shard stays as evidence; nothing takes it out",
+    "left_behind": "still stand in a queue of the finished run; nobody takes them any more",
+}
 
 
 def command(args: argparse.Namespace) -> int:
@@ -31,26 +46,35 @@ def command(args: argparse.Namespace) -> int:
 
 
 def audit(run: RunDir) -> dict[str, Any]:
-    """The counts, and every group that is not where it should be. Raises CorruptFile for a ledger that is damaged."""
+    """The counts, and every group and step that is not as it should be. Raises CorruptFile for a damaged ledger.
+
+    `in_order`: nothing is wrong (WRONG); `once_each`: and no group stands in a second place either (HARMLESS).
+    """
     ledger = read_ledger(run.ledger_dir, run_id=run.run_id)
     places = group_places(run)
-    open_groups = ledger.open_groups()
+    open_groups, fated = ledger.open_groups(), set(places) & set(ledger.fates)
+    evidence = {g for g in fated if all(place.endswith("/failed") for place in places[g])}
     fates = Counter(fate if fate.startswith("dropped") else "trained" for fate in ledger.fates.values())
+    damaged = _damaged(run, ledger.steps)
     result: dict[str, Any] = {
         "run": run.root.name,
         "admitted": ledger.next_group,
+        "steps": len(ledger.steps),
         "fates": dict(sorted(fates.items())),
         "in_flight": dict(Counter(_nearest_end(places[g]) for g in open_groups if g in places)),
         "lost": sorted(open_groups - set(places)),
-        "twice_in_queues": sorted(g for g in open_groups if len(places.get(g, ())) > 1),
-        "fated_but_queued": sorted(set(places) & set(ledger.fates)),
+        "left_at_the_end": sorted(open_groups) if ledger.finished else [],
         "never_admitted": sorted(set(ledger.fates) - set(range(ledger.next_group))),
-        "steps_without_right_groups": _wrong_batches(run, ledger.steps),
-        "steps": len(ledger.steps),
+        "damaged_batches": sorted(damaged),
+        "problems": list(damaged.values()),
+        "twice_in_queues": sorted(g for g in open_groups if len(places.get(g, ())) > 1),
+        "fated_in_failed": sorted(evidence),
+        "fated_but_queued": [] if ledger.finished else sorted(fated - evidence),
+        "left_behind": sorted(fated - evidence) if ledger.finished else [],
     }
     counted = sum(fates.values()) + sum(result["in_flight"].values()) + len(result["lost"])
-    bad = ("lost", "never_admitted", "steps_without_right_groups")
-    result["in_order"] = counted == ledger.next_group and not any(result[name] for name in bad)
+    result["in_order"] = counted == ledger.next_group and not any(result[name] for name in WRONG)
+    result["once_each"] = result["in_order"] and not any(result[name] for name in HARMLESS)
     return result
 
 
@@ -59,19 +83,24 @@ def lines(result: dict[str, Any]) -> list[str]:
     text = [f"{result['run']}: {result['admitted']} groups admitted, {result['steps']} steps recorded"]
     for name, num in {**result["fates"], **{f"in flight: {k}": v for k, v in result["in_flight"].items()}}.items():
         text.append(f"{num:>8}  {name}")
-    notes = {
-        "lost": "lost: no fate, in no queue (a running trainer may be moving them; a resume puts them again)",
-        "never_admitted": "have a fate but were never admitted",
-        "steps_without_right_groups": "steps whose recorded batch does not hold the ledger's groups",
-        "twice_in_queues": "in two queues at once (delivered twice; the ledger will take each once)",
-        "fated_but_queued": "have their fate and still stand in a queue (late deliveries; the trainer drops them)",
-    }
-    for name, note in notes.items():
+    for name, note in (WRONG | HARMLESS).items():
         if result[name]:
             few = ", ".join(map(str, result[name][:SHOWN])) + (" ..." if len(result[name]) > SHOWN else "")
             text.append(f"{len(result[name]):>8}  {note}: {few}")
-    text.append("every admitted group is in exactly one place" if result["in_order"] else "NOT in order")
-    return text
+    text += [f"          {problem}" for problem in result["problems"][:SHOWN]]
+    return [*text, _verdict(result)]
+
+
+def _verdict(result: dict[str, Any]) -> str:
+    if not result["in_order"]:
+        return "NOT in order"
+    if result["once_each"]:
+        return "every admitted group is in exactly one place, and every recorded batch is as it was trained"
+    several = len(set().union(*(result[name] for name in HARMLESS)))
+    return (
+        f"in order: no group is lost and none counts twice, but {several} stand in a second place, as said above; "
+        "every recorded batch is as it was trained"
+    )
 
 
 def group_places(run: RunDir) -> dict[int, list[str]]:
@@ -85,24 +114,17 @@ def group_places(run: RunDir) -> dict[int, list[str]]:
     return places
 
 
-def groups_of(name: str) -> range:
-    """The training groups in a shard "g<first>-<count>"; none in a held-out shard."""
-    match = re.fullmatch(r"g(\d+)-(\d+)", name)
-    return range(int(match[1]), int(match[1]) + int(match[2])) if match else range(0)
-
-
 def _nearest_end(places: list[str]) -> str:
     """Of several places the one furthest along."""
     return max(places, key=lambda place: QUEUES.index(place.split("/")[0]))
 
 
-def _wrong_batches(run: RunDir, steps: dict[int, Any]) -> list[int]:
-    """Steps whose batch file is still there and does not hold exactly the groups that the ledger names."""
-    there = set(list_names(run.batches_dir))
-    wrong = []
-    for number, entry in sorted(steps.items()):
-        if entry.batch in there:
-            rows = read_shard(run.named_batch(entry.batch), Trained, run_id=run.run_id)
-            if sorted({row.group for row in rows}) != sorted(entry.groups):
-                wrong.append(number)
-    return wrong
+def _damaged(run: RunDir, steps: dict[int, StepEntry]) -> dict[int, str]:
+    """Step -> what is wrong with its batch, read in full wherever it stands."""
+    problems = {}
+    for number, entry in steps.items():
+        try:
+            batch_bytes(run, entry)
+        except CorruptFile as error:
+            problems[number] = error.problem
+    return problems

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from grhpc.data import tiny
-from grhpc.records import DECISIONS, YES, Trained, Verdict
-from grhpc.store.atomic import list_names
+from grhpc.errors import CorruptFile
+from grhpc.records import DECISIONS, YES, Verdict
 from grhpc.store.events import read_events
 from grhpc.store.ledger import LedgerState
+from grhpc.store.recorded import read_batch
 from grhpc.store.rundir import RunDir
 from grhpc.store.shard import read_shard
 
@@ -91,14 +92,14 @@ def read_heldout(run: RunDir, version: int) -> list[Verdict]:
 
 
 def last_judged_batch(run: RunDir, ledger: LedgerState) -> Judged | None:
-    """The newest step's recorded batch against the truth; None where it is archived or there is no oracle."""
+    """The newest step's recorded batch against the truth; None without an oracle, or where `audit` finds it damaged."""
     oracle = ORACLES.get(run.config().evaluate.oracle)
     if oracle is None or not ledger.steps:
         return None
-    path = run.named_batch(ledger.steps[max(ledger.steps)].batch)
-    if path.name not in list_names(path.parent):
+    try:
+        return judged(read_batch(run, ledger.steps[ledger.last_step]), oracle)
+    except CorruptFile:
         return None
-    return judged(read_shard(path, Trained, run_id=run.run_id), oracle)
 
 
 def judged(verdicts: Sequence[Verdict], oracle: Oracle | None) -> Judged:

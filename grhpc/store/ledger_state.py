@@ -60,9 +60,6 @@ class LedgerState:
         """Admitted groups without a fate."""
         return set(self._open)
 
-    def num_in_flight(self) -> int:
-        return len(self._open)
-
     def check(self, entry: dict[str, Any]) -> None:
         """Raises BadEntry if `entry` may not follow."""
         try:

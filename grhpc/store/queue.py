@@ -150,13 +150,6 @@ class Queue(Generic[Row]):
             FailedShard(f.name, f.attempt, folders.reason(f), folders.path(FAILED, f)) for f in folders.files(FAILED)
         ]
 
-    def read_failed(self, name: str) -> list[Row]:
-        """The rows of a failed shard. Raises CorruptFile or ForeignFile where that is why it failed."""
-        for file in self._folders.files(FAILED):
-            if file.name == name:
-                return self._read(self._folders.path(FAILED, file))
-        raise StoreError(f"no failed shard {name} in {self.directory}", "see `status` for those there are")
-
     def names(self) -> dict[str, set[str]]:
         """The names of the shards in each state. A shard that moves during the look may show in two, or in none."""
         return {state: {file.name for file in self._folders.files(state)} for state in STATES}

@@ -23,11 +23,11 @@ from grhpc.errors import CorruptFile, StoreError
 from grhpc.records import GroupPrompt, Rollout, Verdict
 from grhpc.store.atomic import fsync_dir, list_names, read_json, storing, write_bytes, write_json
 from grhpc.store.events import EventLog
+from grhpc.store.groups import HELDOUT_PREFIX
 from grhpc.store.queue import Queue
 from grhpc.store.weights import WeightStore
 
 QUEUES: dict[str, type[Any]] = {"prompts": GroupPrompt, "rollouts": Rollout, "verdicts": Verdict}
-HELDOUT_PREFIX = "h"  # names of held-out shards begin with it; they are claimed first, lest training starve them
 
 _RUN, _CONFIG, _STOP, _FINISHED = "run.json", "config.yaml", "stop.json", "finished.json"
 _FOLDERS = (
@@ -91,8 +91,14 @@ class RunDir:
             raise CorruptFile(f"{root / _RUN} names no run id", "restore it, or start a new run")
         return cls(root, about)
 
+    def amend(self, config: Config, **about: Any) -> None:
+        """Replace the configuration. `about`, which says so, replaces entries of run.json, and is written first."""
+        self.about = {**self.about, **about}
+        write_json(self.root / _RUN, self.about)
+        write_bytes(self.config_path, config_file.dump(config).encode())
+
     def config(self) -> Config:
-        """The resolved configuration, as it was when the run was created."""
+        """The resolved configuration, as it was when the run was created or last amended."""
         with storing(self.config_path):
             return config_file.load(self.config_path)
 

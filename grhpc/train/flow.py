@@ -17,6 +17,7 @@ from grhpc.lifetime import Lifetime
 from grhpc.records import HELDOUT, GroupPrompt, Prompt, Trained, Verdict
 from grhpc.store.atomic import list_names
 from grhpc.store.events import EventLog
+from grhpc.store.groups import groups_of, heldout_name, heldout_version, is_heldout, train_name
 from grhpc.store.ledger import Ledger, StepEntry
 from grhpc.store.polling import Backoff
 from grhpc.store.queue import Lease
@@ -238,32 +239,6 @@ class Flow:
             if all(group in fates for group in groups):
                 lease.done()
                 del self._leases[name]
-
-
-def train_name(first: int, count: int) -> str:
-    """The name of the shard that holds groups first..first+count-1."""
-    return f"g{first:08d}-{count:04d}"
-
-
-def heldout_name(version: int, count: int) -> str:
-    """The name of the held-out shard of one weight version."""
-    return f"h{version:06d}-{0:08d}-{count:04d}"
-
-
-def is_heldout(name: str) -> bool:
-    return name.startswith("h")
-
-
-def heldout_version(name: str) -> int:
-    return int(name[1:].split("-")[0])
-
-
-def groups_of(name: str) -> range:
-    """The training groups that a shard of this name holds; empty for a held-out shard."""
-    if is_heldout(name):
-        return range(0)
-    first, count = name[1:].split("-")
-    return range(int(first), int(first) + int(count))
 
 
 def consecutive(groups: Iterable[int], longest: int) -> Iterable[tuple[int, int]]:

@@ -67,7 +67,6 @@ def test_worked_example():
     np.testing.assert_allclose(batch.advantages, [-(0.5**0.5), 0.5**0.5], rtol=1e-5)
     assert batch.groups.tolist() == [4, 4]
     assert batch.staleness.tolist() == [2, 2]
-    assert batch.num_response_tokens == 6
 
 
 def test_arrival_order_and_repeats_do_not_show():

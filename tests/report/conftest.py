@@ -8,6 +8,7 @@ import pytest
 from grhpc.config_file import load
 from grhpc.data import tiny
 from grhpc.records import NO, NO_ANSWER, YES, GroupPrompt, Rollout, Trained, Verdict
+from grhpc.store.groups import heldout_name, train_name
 from grhpc.store.ledger import Ledger
 from grhpc.store.rundir import RunDir
 from grhpc.store.shard import write_shard
@@ -87,14 +88,19 @@ class Small:
         """Admit groups and put their prompts into the queue, as one shard."""
         self.ledger.append({"kind": "admit", "first": first, "count": count, "version": 2})
         prompts = [GroupPrompt(**row_of("train", g, self.rows[g])) for g in range(first, first + count)]
-        self.run.queue("prompts").put(f"g{first:08d}-{count:04d}", prompts)
+        self.run.queue("prompts").put(train_name(first, count), prompts)
+
+    def ask_heldout(self, version):
+        """Put two held-out prompts into the queue."""
+        prompts = [GroupPrompt(**row_of("heldout", g, self.rows[g])) for g in (0, 1)]
+        self.run.queue("prompts").put(heldout_name(version, 2), prompts)
 
     def rollouts(self, first, count):
         """What a rollout task would put for these groups."""
         names = set(Rollout.__dataclass_fields__)
         verdicts = [verdict_of("train", g, self.rows[g], 0, NO, "x") for g in range(first, first + count)]
         rows = [Rollout(**{k: v for k, v in vars(verdict).items() if k in names}) for verdict in verdicts]
-        self.run.queue("rollouts").put(f"g{first:08d}-{count:04d}", rows)
+        self.run.queue("rollouts").put(train_name(first, count), rows)
 
 
 def step_event(log, step, reward):

@@ -9,6 +9,8 @@ from grhpc.report.history import last_steps, seconds_by_role
 from grhpc.report.picture import Curve, as_characters
 from grhpc.report.report import as_text, make
 from grhpc.report.text import duration, number, one_line, percent, printable
+from grhpc.store.ledger import read_ledger
+from grhpc.store.recorded import archive_batches
 
 
 def test_reward_accepted_and_true_stand_side_by_side(small):
@@ -26,6 +28,15 @@ def test_a_fooled_verifier_shows_in_the_last_batch(small):
     """Every sample says the reference, the verifier accepts only every second: precision 1, recall a half."""
     batch = make(small.run)["last_batch"]
     assert (batch["true"], batch["precision"], batch["recall"]) == (1.0, 1.0, 0.5)
+
+
+def test_the_last_batch_is_judged_from_an_archive_too(small):
+    before = make(small.run)["last_batch"]
+    steps = read_ledger(small.run.ledger_dir, run_id=small.run.run_id).steps
+    archive_batches(small.run, steps.values(), every=2)
+    assert make(small.run)["last_batch"] == before is not None
+    small.run.archive_path(1, 2).unlink()
+    assert make(small.run)["last_batch"] is None, "a report is written all the same"
 
 
 def test_counts_and_times(small):

@@ -48,7 +48,7 @@ def test_every_reader_sees_what_was_appended(tmp_path: Path) -> None:
     ledger.append({"kind": "finish"})
     for state in (ledger.state, read_ledger(tmp_path, run_id=RUN), opened(tmp_path).state):
         assert state.fates == {0: "trained:1", 2: "trained:1", 1: "dropped:stale"}
-        assert state.open_groups() == {3, 4, 5} and state.num_in_flight() == 3
+        assert state.open_groups() == {3, 4, 5}
         assert (state.next_group, state.last_step, state.checkpoints, state.finished) == (6, 1, [1], True)
         assert state.steps == {1: StepEntry(1, 0, "b", "", [0, 2])}
         assert state.admits == [Admit(0, 4, 0), Admit(4, 2, 1)]

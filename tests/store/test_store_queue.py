@@ -6,10 +6,10 @@ import time
 from pathlib import Path
 
 import pytest
-from store_rows import RUN, open_queue, rows_of
+from store_rows import RUN, Row, open_queue, rows_of
 
 from grhpc.store.names import ShardFile, parse
-from grhpc.store.shard import write_shard
+from grhpc.store.shard import read_shard, write_shard
 
 
 def age(queue, seconds: float, name: str = "") -> None:
@@ -119,7 +119,7 @@ def test_after_the_last_attempt_a_shard_is_set_aside_with_the_reason(tmp_path: P
     (failed,) = queue.failed()
     assert (failed.name, failed.attempts) == ("g0", 2)
     assert "out of memory again" in failed.reason
-    assert queue.read_failed("g0") == rows_of(0)
+    assert read_shard(failed.path, Row, run_id=RUN) == rows_of(0)
     assert queue.claim("w3") is None
 
 

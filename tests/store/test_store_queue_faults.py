@@ -82,7 +82,7 @@ def work_off(root: Path) -> list[int]:
                 delivered += sorted({row.group for row in lease.rows})
             assert lease.done()
         assert queue.names()["ready"] == queue.names()["leased"] == set()
-    failed = [row.group for shard in a.failed() for row in a.read_failed(shard.name)]
+    failed = [row.group for shard in a.failed() for row in read_shard(shard.path, Row, run_id=RUN)]
     return sorted(delivered + sorted(set(failed)))
 
 

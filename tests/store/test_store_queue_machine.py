@@ -11,9 +11,10 @@ from pathlib import Path
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
-from store_rows import open_queue, rows_of
+from store_rows import RUN, Row, open_queue, rows_of
 
 from grhpc.store.lease import Lease
+from grhpc.store.shard import read_shard
 
 LEASE_S = 100.0
 MEMORY = Path("/dev/shm")
@@ -122,7 +123,7 @@ class TwoQueues(RuleBasedStateMachine):
         failed = {int(shard.name[1:]) for shard in self.a[0].failed()}
         assert self.admitted == set(self.ledger) | failed
         for shard in self.a[0].failed():
-            assert shard.reason and self.a[0].read_failed(shard.name)
+            assert shard.reason and read_shard(shard.path, Row, run_id=RUN)
         assert self.a[0].counts()["ready"] == self.a[0].counts()["leased"] == 0
 
 
