@@ -26,7 +26,7 @@ from types import FrameType
 from grhpc.cluster.job import LOCAL, SLURM, Job, ask_end_s, current
 from grhpc.cluster.rendezvous import meet
 from grhpc.cluster.submissions import Submission, read_submissions, record
-from grhpc.errors import ClusterError, ConfigError, DataError, ForeignFile, GrhpcError, Superseded
+from grhpc.errors import ClusterError, ConfigError, CorruptFile, DataError, ForeignFile, GrhpcError, Superseded
 from grhpc.lifetime import Lifetime
 from grhpc.store.rundir import RunDir
 
@@ -35,8 +35,8 @@ ROLES = {
     "rollout": "grhpc.rollout.worker:main",
     "verify": "grhpc.verify.worker:main",
 }
-FINAL, AGAIN = 2, 75  # 75 is EX_TEMPFAIL, and what many sites list in slurm.conf's RequeueExit
-_HOPELESS = (ConfigError, DataError, ForeignFile, Superseded, ClusterError)
+CRASH, FINAL, AGAIN = 1, 2, 75  # 75 is EX_TEMPFAIL, and what many sites list in slurm.conf's RequeueExit
+_HOPELESS = (ConfigError, DataError, CorruptFile, ForeignFile, Superseded, ClusterError)
 _PR_SET_PDEATHSIG = 1
 
 
@@ -164,11 +164,14 @@ def main(words: list[str]) -> int:
     if len(words) != 2:
         print(f"usage: python -m grhpc.cluster.role {{{','.join(ROLES)}}} RUN_DIR", file=sys.stderr)
         return FINAL
+    begun = False
     try:
+        RunDir.open(Path(words[1]))
+        begun = True
         run_role(words[0], words[1])
     except GrhpcError as error:
         print(f"error: {error.problem}\n  {error.remedy}", file=sys.stderr)
-        return FINAL
+        return CRASH if begun and not isinstance(error, _HOPELESS) else FINAL
     except SystemExit as done:
         return int(done.code or 0)
     return 0

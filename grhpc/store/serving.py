@@ -1,7 +1,8 @@
 """The loop of a role that turns shards of one queue into shards of the next.
 
     consumes   one shard at a time, under a lease that a background thread keeps alive
-    waits for  the next shard; each empty look also puts expired leases of others back
+    waits for  the next shard; each empty look also puts expired leases of others back; and for a server of others that
+               the work needs and that is away, for `wait_s`
     pauses     after a failure, for as long as between two looks of an idle task, so that another task takes the shard
     ends       when the run is finished or asked to stop, when this process drains or has no time for another shard, or
                after `idle_s` without work
@@ -13,7 +14,7 @@ lease; a shard whose work failed has gone back as the next attempt, one whose wo
 import time
 from typing import Any, Protocol, TypeVar
 
-from grhpc.errors import EngineError, ForeignFile, GrhpcError, Superseded, WaitTimeout
+from grhpc.errors import CorruptFile, EngineError, ForeignFile, GrhpcError, Superseded, WaitTimeout
 from grhpc.lifetime import Lifetime
 from grhpc.store.events import EventLog
 from grhpc.store.polling import Backoff
@@ -65,21 +66,20 @@ class _Loop:
         self.failed_starts = 0
         self.longest_s = 0.0
         self.ended = ""
+        self.idle_since_s = self.told_s = time.time()
+        self.away_since_s: float | None = None
 
     def run(self) -> str:
-        waiting_since_s = told_s = time.time()
-        while not (ended := self._reason_to_end(waiting_since_s)):
+        while not (ended := self._reason_to_end()):
             if not self._prepared():
                 continue
             lease = self.source.claim(self.life.job)
             if lease is not None:
                 if self._handle(lease):
-                    waiting_since_s = told_s = time.time()
+                    self.idle_since_s = self.told_s = time.time()
                 continue
             self.source.reap()
-            if time.time() - told_s > _WAITING_EVENT_S:
-                self.events.emit("waiting", **{"for": self.what, "since_s": waiting_since_s})
-                told_s = time.time()
+            self._tell_wait(self.what, self.idle_since_s)
             self.backoff.wait()
         self.ended = ended
         return ended
@@ -87,6 +87,9 @@ class _Loop:
     def _prepared(self) -> bool:
         try:
             self.worker.prepare()
+        except Unavailable as error:
+            self._wait_for_return(error)
+            return False
         except EngineError as error:
             self.failed_starts += 1
             self.events.emit("error", problem=error.problem)
@@ -95,9 +98,27 @@ class _Loop:
             time.sleep(self.settings.poll_max_s)
             return False
         self.failed_starts = 0
+        if self.away_since_s is not None:
+            self.away_since_s = None
+            self.idle_since_s = time.time()
         return True
 
-    def _reason_to_end(self, waiting_since_s: float) -> str:
+    def _wait_for_return(self, error: Unavailable) -> None:
+        now_s = time.time()
+        if self.away_since_s is None:
+            self.away_since_s, self.told_s = now_s, 0.0  # said at once
+        if now_s - self.away_since_s > self.settings.wait_s:
+            raise WaitTimeout(f"{error.problem}; waited {now_s - self.away_since_s:.0f} s", error.remedy) from error
+        self.idle_since_s = now_s  # not idle: there may be work
+        self._tell_wait(error.problem, self.away_since_s)
+        self.backoff.wait()
+
+    def _tell_wait(self, what: str, since_s: float) -> None:
+        if time.time() - self.told_s > _WAITING_EVENT_S:
+            self.events.emit("waiting", **{"for": what, "since_s": since_s})
+            self.told_s = time.time()
+
+    def _reason_to_end(self) -> str:
         if self.life.draining:
             self.events.emit("drain", reason=self.life.drain_reason)
             return self.life.drain_reason
@@ -108,7 +129,7 @@ class _Loop:
             return "the run is finished"
         if reason := self.run_dir.stop_reason():
             return reason
-        if time.time() - waiting_since_s > self.settings.idle_s:
+        if time.time() - self.idle_since_s > self.settings.idle_s:
             return f"no {self.what} for {self.settings.idle_s:.0f} s"
         return ""
 
@@ -121,7 +142,7 @@ class _Loop:
         except CutShort as cut:
             lease.release(str(cut))
             return False
-        except (Superseded, ForeignFile, KeyboardInterrupt, SystemExit):
+        except (Superseded, ForeignFile, CorruptFile, KeyboardInterrupt, SystemExit):  # no other shard fares better
             lease.release("this task must not go on")
             raise
         except Exception as error:  # one shard's boundary: whatever it was, the shard goes back and the next may do
@@ -137,11 +158,13 @@ class _Loop:
         if self.life.draining:  # the engine's children may have died of the signal that asked us to drain
             lease.release(f"{self.life.drain_reason}: {problem}")
             return
-        if isinstance(error, WaitTimeout):
+        if isinstance(error, (WaitTimeout, Unavailable)):
             lease.release(problem)
         else:
             lease.fail(problem)
         self.events.emit("error", problem=problem, shard=lease.name, attempt=lease.attempt)
+        if isinstance(error, Unavailable):
+            return  # `prepare` waits for its return
         if lease.name not in self.failures:
             self.failures.append(lease.name)
         if len(self.failures) >= MOST_FAILED:

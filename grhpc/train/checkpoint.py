@@ -95,9 +95,10 @@ def load_checkpoint(learner: Learner, folder: Path) -> dict[str, Any]:
     try:
         state = dist_checkpointing.load(_state(learner, is_loading=True), str(folder))
     except CheckpointException as error:
-        raise CorruptFile(
-            f"checkpoint {folder} cannot be read: {_causes(error)}", "resume from an earlier checkpoint"
-        ) from None
+        problem = f"checkpoint {folder} cannot be read: {_causes(error)}"
+        if any(isinstance(cause, OSError) for cause, _ in error.failures.values()):
+            raise StoreError(problem, "mend the filesystem, then resume the run") from None
+        raise CorruptFile(problem, "resume from an earlier checkpoint") from None
     learner.wrapped.module.load_state_dict(state["model"])
     with torch.no_grad():
         learner.optimizer.load_state_dict(state["optimizer"])

@@ -7,7 +7,7 @@ import pytest
 from store_rows import small_config
 
 from grhpc.config import StoreConfig
-from grhpc.errors import DataError, EngineError, ForeignFile, WaitTimeout
+from grhpc.errors import CorruptFile, DataError, EngineError, ForeignFile, WaitTimeout
 from grhpc.lifetime import Lifetime
 from grhpc.records import TRAIN, GroupPrompt
 from grhpc.store.events import read_events
@@ -150,7 +150,9 @@ def test_three_shards_that_fail_in_a_row_end_the_task(tmp_path):
     assert task.told("stop")[0]["reason"] == "error"
 
 
-@pytest.mark.parametrize("fault", [ForeignFile("of another run"), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    "fault", [ForeignFile("of another run"), CorruptFile("weights v3 are damaged"), KeyboardInterrupt()]
+)
 def test_what_must_end_the_task_does_so_and_leaves_the_shard(tmp_path, fault):
     def work(task, lease):
         raise fault

@@ -6,9 +6,11 @@ import shutil
 import numpy as np
 import pytest
 import rank_tasks
+from torch.distributed.checkpoint.api import CheckpointException
 from trainer_cases import make_config
 
-from grhpc.errors import ConfigError, CorruptFile
+from grhpc.errors import ConfigError, CorruptFile, StoreError
+from grhpc.train import checkpoint
 from grhpc.train.checkpoint import MANIFEST, verify_checkpoint
 from grhpc.train.step import Trainer
 
@@ -109,6 +111,23 @@ def test_damaged_checkpoint_is_not_loaded(saved, model_of, tmp_path):
             trainer.load(folder)
     finally:
         trainer.close()
+
+
+@pytest.mark.parametrize(("cause", "kind"), [(OSError("stale handle"), StoreError), (KeyError("x"), CorruptFile)])
+def test_a_filesystem_that_hiccups_is_not_taken_for_a_corrupt_checkpoint(saved, model_of, monkeypatch, cause, kind):
+    """A corrupt file ends the run until a person acts; a refused read is worth another try."""
+
+    def refuse(*_args):
+        raise CheckpointException("load", {3: (cause, None)})
+
+    monkeypatch.setattr(checkpoint.dist_checkpointing, "load", refuse)
+    trainer = Trainer(make_config(), model_of("qwen3-tied"))
+    try:
+        with pytest.raises(StoreError, match="rank 3") as caught:
+            trainer.load(saved[0])
+    finally:
+        trainer.close()
+    assert type(caught.value) is kind
 
 
 def test_checkpoint_of_another_model_is_refused(saved, model_of):

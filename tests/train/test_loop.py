@@ -11,14 +11,15 @@ import pytest
 import torch
 from feeder import Feeder
 from safetensors.torch import load_file, save_file
-from small_run import SIZE, make_policy, make_prepared, make_run
+from small_run import GROUPS, SIZE, make_policy, make_prepared, make_run
 
-from grhpc.cluster.role import FINAL
-from grhpc.errors import StoreError
+from grhpc.cluster import role
+from grhpc.cluster.role import CRASH, FINAL
+from grhpc.errors import CorruptFile, StoreError
 from grhpc.lifetime import Lifetime
 from grhpc.store import weights
 from grhpc.store.events import read_events
-from grhpc.store.ledger import read_ledger
+from grhpc.store.ledger import Ledger, read_ledger
 from grhpc.store.rundir import RunDir
 from grhpc.train import worker
 from grhpc.train.step import Trainer
@@ -101,6 +102,29 @@ def test_weights_that_are_not_finite_end_the_role_for_good_and_are_not_published
     assert done.returncode == FINAL, done.stderr
     assert "not finite" in done.stderr and "lower train.lr" in done.stderr
     assert run.weights.newest() is None and run.queue("prompts").counts()["ready"] == 0
+
+
+def test_a_recorded_batch_that_is_damaged_ends_the_role_for_good_and_is_named(base: Path, tmp_path: Path) -> None:
+    run = make_run(base, tmp_path / "run")
+    ledger = Ledger.open_next(run.ledger_dir, run_id=run.run_id)
+    ledger.append({"kind": "admit", "first": 0, "count": GROUPS, "version": 0})
+    path, groups = run.batch_path(1, 1), list(range(GROUPS))
+    path.write_bytes(b"not what was recorded")
+    ledger.append({"kind": "step", "step": 1, "version": 0, "batch": path.name, "sha256": "0", "groups": groups})
+    done = train_role(run)
+    assert done.returncode == FINAL and str(path) in done.stderr
+
+
+@pytest.mark.parametrize(("error", "code"), [(StoreError("no space left for x"), CRASH), (CorruptFile("x"), FINAL)])
+def test_an_error_that_may_mend_itself_is_a_crash_which_is_tried_again(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, error: StoreError, code: int
+) -> None:
+    def fail(run_dir: Path, life: Lifetime) -> None:
+        raise error
+
+    monkeypatch.setattr(role, "_install_signals", lambda life: None)
+    monkeypatch.setattr(role, "find_role", lambda name: fail)
+    assert role.main(["verify", str(run.root)]) == code
 
 
 def train_role(run: RunDir) -> subprocess.CompletedProcess[str]:
