@@ -40,6 +40,10 @@ class Verb:
 
 def _config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", metavar="CONFIG", help="a YAML file, e.g. configs/tiny.yaml")
+    _set(parser)
+
+
+def _set(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], dest="overrides", metavar="section.key=value", help="change one setting"
     )
@@ -89,6 +93,7 @@ def _stop(parser: argparse.ArgumentParser) -> None:
 
 def _resume(parser: argparse.ArgumentParser) -> None:
     _run(parser)
+    _set(parser)
     parser.add_argument("--watch", action="store_true", help="stay and show the run; Ctrl-C leaves it going")
 
 
@@ -104,6 +109,17 @@ def _replay(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
+def _evaluate_verifier(parser: argparse.ArgumentParser) -> None:
+    _config(parser)
+    parser.add_argument("--data", nargs="+", required=True, metavar="FILE", help="labelled pairs; or tiny:N")
+    parser.add_argument("--format", default="", metavar="NAME", help="the data's shape; default: by its columns")
+    parser.add_argument("--column", action="append", default=[], metavar="OURS=THEIRS", help="name a column of theirs")
+    parser.add_argument("--mode", nargs="+", default=[], help="default: the config's, and rule beside it")
+    parser.add_argument("--limit", type=int, default=None, help="at most so many pairs of each file")
+    parser.add_argument("--attacks", type=int, nargs="?", const=1080, default=0, metavar="N", help="try to fool it too")
+    parser.add_argument("--out", default="evaluations/verifier", metavar="DIR", help="where the figures go")
+
+
 VERBS = (
     Verb("doctor", "check this machine, and what a config needs", "grhpc.verbs:doctor", _doctor),
     Verb("prepare", "make prompts from the config's dataset", "grhpc.verbs:prepare", _config),
@@ -116,6 +132,12 @@ VERBS = (
     Verb("stop", "let every role finish what it holds, then end", "grhpc.verbs:stop", _stop),
     Verb("resume", "go on with a stopped or broken run", "grhpc.start:resume", _resume),
     Verb("report", "the table and picture of a run", "grhpc.report.report:command", _report),
+    Verb(
+        "evaluate-verifier",
+        "measure a verifier against labelled pairs and attacks",
+        "grhpc.evaluate_verifier.command:command",
+        _evaluate_verifier,
+    ),
     Verb("audit", "prove that every admitted group is in exactly one place", "grhpc.report.audit:command", _report),
     Verb("replay", "show a recorded step: its groups, answers and rewards", "grhpc.replay:command", _replay),
 )

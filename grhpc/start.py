@@ -1,29 +1,34 @@
 """The verbs `start` and `resume`: check, prepare, make the run directory, launch, watch.
 
 Does not know: how jobs are submitted, how a run is shown. Invariant: whatever is refused is refused before anything is
-made; a run directory whose launch failed is removed again if no job was submitted.
+made; a run directory whose launch failed is removed again, once the jobs that were taken back have ended.
 """
 
 import argparse
+import contextlib
 import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from grhpc import preflight
-from grhpc.cluster import control, launch
+from grhpc.cluster import amend, control, launch
 from grhpc.cluster.role import ROLES
 from grhpc.cluster.sbatch import script
 from grhpc.config import Config
 from grhpc.config_file import load, with_absolute_paths
 from grhpc.data.prepare import read_manifest, read_prepared
-from grhpc.errors import ConfigError, DataError, GrhpcError, StoreError
+from grhpc.errors import ClusterError, ConfigError, DataError, GrhpcError, StoreError
 from grhpc.report.find import find_run
 from grhpc.report.watch import watch
 from grhpc.store.atomic import write_bytes
+from grhpc.store.events import read_events
 from grhpc.store.rundir import RunDir
+
+TAKE_BACK_S = 30.0
 
 
 def start(args: argparse.Namespace) -> int:
@@ -38,17 +43,24 @@ def start(args: argparse.Namespace) -> int:
     elif config.cluster.executor != "slurm":
         raise ConfigError("--no-launch is for SLURM, and cluster.executor is local", "--set cluster.executor=slurm")
     ensure_prepared(config, args.config, args.overrides)
-    run = RunDir.create(config.run_dir, with_absolute_paths(config), prepared=_prepared_digest(config))
+    about = {"prepared": _prepared_digest(config), "models": amend.model_digests(config)}
+    run = RunDir.create(config.run_dir, with_absolute_paths(config), **about)
     if args.no_launch:
         return _by_hand(run)
     try:
         jobs = launch.start(run, config)
     except GrhpcError:
-        if not list(run.jobs_dir.glob("*.json")):
-            shutil.rmtree(run.root)
+        _take_back(run)
         raise
     print(f"run {config.run.name} in {run.root}: " + ", ".join(f"{j.role} job {j.job_id}" for j in jobs), flush=True)
     return _look(run, args.watch)
+
+
+def _take_back(run: RunDir) -> None:
+    """Remove a run whose launch failed: its name is free again. A job that lives, or may live, keeps the folder."""
+    with contextlib.suppress(ClusterError):
+        if not control.still_there(run, TAKE_BACK_S):
+            shutil.rmtree(run.root)
 
 
 def _by_hand(run: RunDir) -> int:
@@ -65,17 +77,23 @@ def _by_hand(run: RunDir) -> int:
 
 
 def resume(args: argparse.Namespace) -> int:
-    """Go on with a run that was stopped or broke: submit what does not run."""
+    """Go on with a run that was stopped or broke: submit what does not run, with changed settings where asked."""
     run = find_run(args.run)
     if run.finished():
         print(f"{run.root.name} is finished; its result: python submit.py report {run.root.name}")
         return 0
-    config = run.config()
-    about = _prepared_digest(config)
-    if run.about.get("prepared", about) != about:
+    config, changes = amend.amended(run, args.overrides) if args.overrides else (run.config(), {})
+    begun, prepared = amend.begun(run), _prepared_digest(config)
+    if begun and run.about.get("prepared", prepared) != prepared:
         raise DataError(
             f"the prompts in {config.data.prepared} are not those this run began with", "put the prepared folder back"
         )
+    if changes:
+        preflight.check(config)
+        launch.require(config)
+        about = {} if begun else {"prepared": prepared, "models": amend.model_digests(config)}
+        amend.amend(run, config, changes, **about)
+        print("\n".join(f"{setting}: {old} -> {new}" for setting, (old, new) in changes.items()))
     jobs = control.resume(run)
     print(", ".join(f"{j.role} job {j.job_id}" for j in jobs) or "every role is already running", flush=True)
     return _look(run, args.watch)
@@ -117,13 +135,24 @@ def _again(run: RunDir, stay: bool) -> int:
     if run.finished():
         print(f"{run.root} is finished. To run again: --set run.name={name}-2, or remove {run.root}. Its result:")
         return _look(run, True)
-    if control.live_jobs(run):
+    live = control.live_jobs(run)
+    if any(job.role == "train" for job in live):
         print(f"{name} is already running in {run.root}", flush=True)
         return _look(run, stay)
+    if live:
+        runs, first = f"{len(live)} tasks of it run without a trainer", f"python submit.py stop {name}, then "
+    else:
+        runs, first = "none of its jobs runs", ""
+    said = [f"its {event['role']} said: {event['problem']}" for event in _errors(run)][-1:]
     raise ConfigError(
-        f"{run.root} is in use by a run that is not finished, and none of its jobs runs",
-        f"go on with it: python submit.py resume {name}; or name another: --set run.name={name}-2",
+        "; ".join([f"{run.root} is in use by a run that is not finished, and {runs}", *said]),
+        f"go on with it: {first}python submit.py resume {name} (--set section.key=value changes a setting); "
+        f"or remove it, or name another: --set run.name={name}-2",
     )
+
+
+def _errors(run: RunDir) -> list[dict[str, Any]]:
+    return [event for event in read_events(run.events_dir) if event["event"] == "error"]
 
 
 def _look(run: RunDir, stay: bool) -> int:

@@ -13,6 +13,7 @@ from grhpc.cli import VERBS, build_parser, main, resolve
 from grhpc.cluster.job import start_ticks
 from grhpc.cluster.submissions import Submission, record
 from grhpc.config_file import load
+from grhpc.store.ledger import Ledger
 from grhpc.store.rundir import RunDir
 
 
@@ -163,6 +164,59 @@ def test_start_refuses_a_run_directory_in_use(submit, tiny, tmp_path):
     words = tiny("start")
     RunDir.create(tmp_path / "runs" / "tiny", load(words[1], words[3::2]))
     assert_two_lines(submit(*words), "in use by a run that is not finished", "python submit.py resume tiny")
+
+
+def test_start_after_the_trainer_refused_says_why_and_how_to_go_on(submit, tiny, tmp_path):
+    words = tiny("start")
+    run = RunDir.create(tmp_path / "runs" / "tiny", load(words[1], words[3::2]))
+    run.events("train", "70").emit("error", problem="the policy is no good")
+    done = submit(*words)
+    assert_two_lines(done, "none of its jobs runs; its train said: the policy is no good", "resume tiny (--set section")
+    record(run.jobs_dir, Submission("local", "rollout", str(os.getpid()), started=start_ticks(os.getpid())))
+    assert_two_lines(submit(*words), "1 tasks of it run without a trainer", "python submit.py stop tiny, then python")
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """A pretended SLURM without accounting, whose jobs end at once; what `refuse` holds is refused. Returns it."""
+    programs, refuse = tmp_path / "programs", tmp_path / "refuse"
+    programs.mkdir()
+    refuse.write_text("job-name=tiny-train")
+    sbatch = f"""grep -q "$(cat {refuse})" $1 && {{ echo "sbatch: error: invalid account" >&2; exit 1; }}
+    cp $1 {tmp_path}/last.sh; echo "Submitted batch job $$" """
+    for name, text in {"sbatch": sbatch, "sacct": "exit 1", "squeue": "", "srun": "", "scancel": ""}.items():
+        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    return refuse
+
+
+def test_a_refused_start_leaves_the_name_free(submit, tiny, tmp_path, slurm):
+    words = tiny("start", "cluster.executor=slurm", "data.limit=64")
+    assert_two_lines(submit(*words), "the train job was refused: sbatch: error: invalid account", "mend cluster.train")
+    assert list((tmp_path / "runs").iterdir()) == []
+    slurm.write_text("nothing")
+    done = submit(*words)
+    assert done.returncode == 0 and "train job" in done.stdout
+
+
+def test_resume_with_other_settings(submit, tiny, tmp_path, slurm):
+    slurm.write_text("nothing")
+    assert submit(*tiny("start", "cluster.executor=slurm", "data.limit=64")).returncode == 0
+    run = RunDir.open(tmp_path / "runs" / "tiny")
+    Ledger.open_next(run.ledger_dir, run_id=run.run_id)  # as the trainer does first
+    done = submit("resume", str(run.root), "--set", "cluster.train.time_min=99")
+    assert done.returncode == 0, done.stderr
+    assert "cluster.train.time_min: " in done.stdout and "-> 99\n" in done.stdout
+    assert "#SBATCH --time=99\n" in (tmp_path / "last.sh").read_text()  # the trainer goes last
+    refused = submit("resume", str(run.root), "--set", "grpo.clip_high=0.9")
+    assert_two_lines(refused, "grpo.clip_high cannot change once a run has begun", "these may change: cluster.")
+    assert [sorted(c["settings"]) for c in RunDir.open(run.root).about["changes"]] == [["cluster.train.time_min"]]
+    moved = submit("resume", str(run.root), "--set", f"data.prepared={tmp_path}/elsewhere")
+    assert_two_lines(moved, "are not those this run began with", "put the prepared folder back")
+    (tmp_path / "prepared").rename(tmp_path / "elsewhere")
+    done = submit("resume", str(run.root), "--set", f"data.prepared={tmp_path}/elsewhere")
+    assert done.returncode == 0, done.stderr
 
 
 def test_start_again_on_a_live_run_says_so(submit, tiny, tmp_path):

@@ -4,10 +4,13 @@ Consumes a run directory; produces jobs and their records. Does not know: what t
 Invariant: what is submitted is written down at once, and if one role is refused, those submitted with it are cancelled.
 """
 
+import contextlib
 import importlib.util
+import io
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, TypeVar
@@ -106,8 +109,12 @@ def _submit_slurm(run: RunDir, config: Config, role: str, count: int, done: list
 
 def _refusals_named(role: str, call: Callable[[], T]) -> T:
     """submitit's and sbatch's refusals as one line and a remedy."""
+    printed = io.StringIO()  # submitit repeats what sbatch says on its way
     try:
-        return call()
+        with contextlib.redirect_stderr(printed):
+            found = call()
+        sys.stderr.write(printed.getvalue())
+        return found
     except (RuntimeError, ValueError, OSError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         said = next((line for line in lines if "sbatch: error" in line), lines[0] if lines else type(error).__name__)

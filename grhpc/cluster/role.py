@@ -38,6 +38,7 @@ ROLES = {
 CRASH, FINAL, AGAIN = 1, 2, 75  # 75 is EX_TEMPFAIL, and what many sites list in slurm.conf's RequeueExit
 _HOPELESS = (ConfigError, DataError, CorruptFile, ForeignFile, Superseded, ClusterError)
 _PR_SET_PDEATHSIG = 1
+_SETTING = " (--set section.key=value changes a setting)"
 
 
 def run_role(role: str, run_dir: str) -> None:
@@ -83,7 +84,8 @@ def _run(role: str, run: RunDir, job: Job, life: Lifetime) -> int:
         problem = error.problem if isinstance(error, GrhpcError) else f"{type(error).__name__}: {error}"
         run.events(role, name).emit("error", problem=problem, restart=job.restart)
         if isinstance(error, _HOPELESS):
-            print(f"error: {error.problem}\n  {error.remedy}", file=sys.stderr, flush=True)
+            then = "" if isinstance(error, Superseded) else f"\n  then: python submit.py resume {run.root}{_SETTING}"
+            print(f"error: {error.problem}\n  do: {error.remedy}{then}", file=sys.stderr, flush=True)
             return FINAL
         raise
     wants_back = life.draining and job.kind == SLURM and not run.finished() and not run.stop_reason()

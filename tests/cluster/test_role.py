@@ -131,12 +131,17 @@ def test_exit_codes_say_whether_to_come_back(make_run: MakeRun, monkeypatch: pyt
     assert run_as(make_run, monkeypatch, drained, "here", kind=job.LOCAL)[0] == 0  # nobody would start it again
 
 
-def test_error_is_said_once_in_the_events(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_is_said_once_in_the_events(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def hopeless(run, life):
         raise ConfigError("a setting is wrong", "mend it")
 
     code, run = run_as(make_run, monkeypatch, hopeless)
     assert code == role.FINAL
+    said = capsys.readouterr().err.splitlines()
+    assert said[:2] == ["error: a setting is wrong", "  do: mend it"]
+    assert said[2].startswith(f"  then: python submit.py resume {run.root} (--set ")
     assert [(e["role"], e["job"], e["problem"]) for e in read_events(run.events_dir)] == [
         ("rollout", "4711", "a setting is wrong")
     ]

@@ -1,0 +1,123 @@
+"""Change settings of a run that exists.
+
+What a step computes, and from what, is settled when the run begins. What it asks of the cluster, how its engines and
+its store are sized, when it saves, may change while none of its jobs lives; a model or the prepared data may have
+moved, if they are what they were. A run that trained nothing yet may change in everything: its trainer may have refused
+what it says.
+
+Does not know: what the settings do, how a run is resumed. Invariant: no change is made that run.json does not name,
+with who made it and when.
+"""
+
+import getpass
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from grhpc.cluster import control
+from grhpc.cluster.submissions import record_target
+from grhpc.config import Config
+from grhpc.config_file import load, with_absolute_paths
+from grhpc.errors import ClusterError, ConfigError
+from grhpc.store.atomic import list_names
+from grhpc.store.rundir import RunDir
+
+MAY_CHANGE = (
+    "cluster.",
+    "rollout.engine.",
+    "verify.engine.",
+    "store.",
+    "train.checkpoint_",
+    "train.micro_batch_size",  # the same sums in another order
+    "train.recompute",
+)
+MAY_MOVE = ("policy.model", "verifier.model", "data.prepared")
+END_BYTES = 2**20
+Changes = dict[str, list[Any]]
+
+
+def amended(run: RunDir, overrides: Sequence[str]) -> tuple[Config, Changes]:
+    """The configuration with the overrides, and what differs: setting -> [old, new]. Nothing is written.
+
+    Raises ConfigError for what may not change, ClusterError while a job of the run lives, or may live.
+    """
+    old, new = (with_absolute_paths(load(run.config_path, changed)) for changed in ((), overrides))
+    changes = _differences(_flat(asdict(old)), _flat(asdict(new)))
+    for setting in changes:
+        if setting.startswith("run."):
+            raise ConfigError(f"{setting} is the run's identity", "begin another run: start CONFIG --set run.name=...")
+        if begun(run) and not setting.startswith(MAY_CHANGE):
+            _refuse_unless_moved(run, setting, changes[setting])
+    live = control.live_jobs(run) if changes else []
+    if live:
+        raise ClusterError(
+            f"{len(live)} tasks of {run.root.name} live, and would go on with the old settings",
+            f"stop them first: python submit.py stop {run.root.name}",
+        )
+    return new, changes
+
+
+def begun(run: RunDir) -> bool:
+    """Whether the trainer ever came as far as its first weights."""
+    return run.weights.newest() is not None or bool(list_names(run.ledger_dir))
+
+
+def amend(run: RunDir, config: Config, changes: Changes, **about: Any) -> None:
+    """Make the changes, and write them down; `about` replaces entries of run.json."""
+    entry = {"t": round(time.time(), 3), "by": getpass.getuser(), "settings": changes}
+    run.amend(config, **about, changes=[*run.about.get("changes", []), entry])
+    for role in control.SCALABLE:
+        if f"cluster.{role}.tasks" in changes:
+            record_target(run.jobs_dir, role, changes[f"cluster.{role}.tasks"][1])
+
+
+def model_digests(config: Config) -> dict[str, str]:
+    """What `amended` knows the run's models by, once they have moved."""
+    return {"policy.model": model_digest(config.policy.model), "verifier.model": model_digest(config.verifier.model)}
+
+
+def model_digest(model: str) -> str:
+    """Of a model's folder: every file's name, size, first and last MiB; "" where it is no folder here (a Hub id)."""
+    folder = Path(model)
+    if not folder.is_dir():
+        return ""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")):
+        size = path.stat().st_size
+        digest.update(f"{path.name}\0{size}\0".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(END_BYTES))
+            file.seek(max(0, size - END_BYTES))
+            digest.update(file.read())
+    return digest.hexdigest()
+
+
+def _refuse_unless_moved(run: RunDir, setting: str, values: list[Any]) -> None:
+    if setting == "data.prepared":  # `resume` compares its digest anyway
+        return
+    if setting not in MAY_MOVE:
+        raise ConfigError(
+            f"{setting} cannot change once a run has begun: it would be another run",
+            f"begin one: start CONFIG --set run.name=...; these may change: {', '.join(MAY_CHANGE)} and moved models",
+        )
+    was = run.about.get("models", {}).get(setting) or model_digest(values[0])
+    if not was or was != model_digest(values[1]):
+        raise ConfigError(
+            f"{setting}: {values[1]} is not the model that this run began with",
+            "name the folder to which the same files were moved, or begin another run",
+        )
+
+
+def _flat(tree: dict[str, Any], where: str = "") -> dict[str, Any]:
+    """Nested mappings as one: "section.key" -> value."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= _flat(value, f"{where}{key}.") if isinstance(value, dict) and value else {f"{where}{key}": value}
+    return found
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> Changes:
+    return {key: [old.get(key), new.get(key)] for key in sorted({*old, *new}) if old.get(key) != new.get(key)}

@@ -1,0 +1,120 @@
+"""What may change in a run's life, what may not, and that every change is written down."""
+
+import getpass
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from grhpc.cluster import amend, control
+from grhpc.cluster.job import start_ticks
+from grhpc.cluster.submissions import Submission, record
+from grhpc.errors import ClusterError, ConfigError
+from grhpc.store.ledger import Ledger
+from grhpc.store.rundir import RunDir
+from tests.cluster.conftest import new_run
+
+
+def begin(run: RunDir) -> None:
+    """As the trainer does first."""
+    Ledger.open_next(run.ledger_dir, run_id=run.run_id)
+
+
+def change(run: RunDir, *overrides: str) -> amend.Changes:
+    config, changes = amend.amended(run, overrides)
+    amend.amend(run, config, changes)
+    return changes
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    run = new_run(tmp_path, "local")
+    begin(run)
+    return run
+
+
+def test_what_a_run_asks_for_may_change_and_says_who_when_and_what(run: RunDir) -> None:
+    change(run, "cluster.train.time_min=2880", "cluster.rollout.env={A: b}")
+    change(run, "train.checkpoint_every=5", "rollout.engine.gpu_memory_utilization=0.8", "store.lease_s=60")
+    again = RunDir.open(run.root)
+    config, (first, second) = again.config(), again.about["changes"]
+    assert (config.cluster.train.time_min, config.cluster.rollout.env) == (2880, {"A": "b"})
+    assert (config.train.checkpoint_every, config.rollout.engine.gpu_memory_utilization) == (5, 0.8)
+    assert first["settings"]["cluster.train.time_min"] == [60, 2880]
+    assert sorted(second["settings"]) == [
+        "rollout.engine.gpu_memory_utilization",
+        "store.lease_s",
+        "train.checkpoint_every",
+    ]
+    assert first["by"] == getpass.getuser() and again.about["created"] <= first["t"] <= second["t"]
+    assert again.run_id == run.run_id
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "grpo.clip_high=0.3",
+        "grpo.groups_per_step=4",
+        "rollout.temperature=0.5",
+        "rollout.group_size=4",
+        "train.lr=1",
+        "train.steps=9",
+        "train.weight_decay=0.2",
+        "data.instruction=think",
+        "verify.mode=rule",
+        "verifier.template=x",
+        "policy.dtype=float32",
+        "run.seed=1",
+        "run.name=other",
+    ],
+)
+def test_what_a_run_is_may_not_change(run: RunDir, override: str) -> None:
+    before = run.config_path.read_bytes()
+    with pytest.raises(ConfigError) as caught:
+        amend.amended(run, [override])
+    assert override.partition("=")[0] in caught.value.problem
+    assert run.config_path.read_bytes() == before and "changes" not in RunDir.open(run.root).about
+
+
+def test_a_moved_model_is_known_by_what_it_is(tmp_path: Path) -> None:
+    old, moved, other = (tmp_path / name for name in ("old", "moved", "other"))
+    old.mkdir()
+    (old / "config.json").write_text("{}")
+    (old / "model.safetensors").write_bytes(b"x" * 5_000_000)
+    shutil.copytree(old, other)
+    with (other / "model.safetensors").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"y")
+    run = new_run(tmp_path, "local")
+    config, changes = amend.amended(run, [f"policy.model={old}"])
+    amend.amend(run, config, changes, models=amend.model_digests(config))
+    begin(run)
+    old.rename(moved)
+    with pytest.raises(ConfigError, match="is not the model that this run began with"):
+        amend.amended(run, [f"policy.model={other}"])
+    assert change(run, f"policy.model={moved}") == {"policy.model": [str(old), str(moved)]}
+    with pytest.raises(ConfigError, match="is not the model"):  # was no folder: nobody knows what it was
+        amend.amended(run, [f"verifier.model={moved}"])
+
+
+def test_a_run_that_trained_nothing_may_change_in_everything_but_its_name(tmp_path: Path) -> None:
+    run = new_run(tmp_path, "local")
+    change(run, "policy.model=some/model", "grpo.clip_high=0.3", "train.steps=7")
+    assert (run.config().policy.model, run.config().train.steps) == ("some/model", 7)
+    with pytest.raises(ConfigError, match=r"run\.name is the run's identity"):
+        amend.amended(run, ["run.name=other"])
+
+
+def test_nothing_changes_under_a_live_task(run: RunDir) -> None:
+    record(run.jobs_dir, Submission("local", "rollout", str(os.getpid()), started=start_ticks(os.getpid())))
+    with pytest.raises(ClusterError, match="1 tasks of stub live") as caught:
+        amend.amended(run, ["cluster.train.time_min=2880"])
+    assert "submit.py stop stub" in caught.value.remedy
+    assert amend.amended(run, ["cluster.train.time_min=60"])[1] == {}  # says what is so already
+
+
+def test_a_changed_number_of_tasks_outdoes_what_scale_said(run: RunDir) -> None:
+    control.record_target(run.jobs_dir, "rollout", 9)
+    change(run, "cluster.rollout.tasks=3")
+    assert control.wanted_tasks(run, run.config(), "rollout") == 3
