@@ -9,6 +9,7 @@
     │   ├── Pruned            weights were removed while being read: newer ones are there
     │   └── Superseded        a newer incarnation of this task took over: stop at once
     ├── EngineError           the inference engine failed or answered nonsense
+    │   └── Unavailable       a server of others does not answer: nothing is broken here, and it may return
     ├── ClusterError          SLURM or submitit refused, or is not there
     └── WaitTimeout           something that was waited for did not come
 
@@ -61,6 +62,10 @@ class Superseded(StoreError):
 
 class EngineError(GrhpcError):
     """The inference engine failed or answered nonsense."""
+
+
+class Unavailable(EngineError):
+    """A server that others run does not answer: nothing is broken here, and it may return."""
 
 
 class ClusterError(GrhpcError):

@@ -14,7 +14,7 @@ lease; a shard whose work failed has gone back as the next attempt, one whose wo
 import time
 from typing import Any, Protocol, TypeVar
 
-from grhpc.errors import CorruptFile, EngineError, ForeignFile, GrhpcError, Superseded, WaitTimeout
+from grhpc.errors import CorruptFile, EngineError, ForeignFile, GrhpcError, Superseded, Unavailable, WaitTimeout
 from grhpc.lifetime import Lifetime
 from grhpc.store.events import EventLog
 from grhpc.store.polling import Backoff
