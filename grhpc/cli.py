@@ -120,6 +120,17 @@ def _evaluate_verifier(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", default="evaluations/verifier", metavar="DIR", help="where the figures go")
 
 
+def _evaluate_verifier(parser: argparse.ArgumentParser) -> None:
+    _config(parser)
+    parser.add_argument("--data", nargs="+", required=True, metavar="FILE", help="labelled pairs; or tiny:N")
+    parser.add_argument("--format", default="", metavar="NAME", help="the data's shape; default: by its columns")
+    parser.add_argument("--column", action="append", default=[], metavar="OURS=THEIRS", help="name a column of theirs")
+    parser.add_argument("--mode", nargs="+", default=[], help="default: the config's, and rule beside it")
+    parser.add_argument("--limit", type=int, default=None, help="at most so many pairs of each file")
+    parser.add_argument("--attacks", type=int, nargs="?", const=1080, default=0, metavar="N", help="try to fool it too")
+    parser.add_argument("--out", default="evaluations/verifier", metavar="DIR", help="where the figures go")
+
+
 VERBS = (
     Verb("doctor", "check this machine, and what a config needs", "grhpc.verbs:doctor", _doctor),
     Verb("prepare", "make prompts from the config's dataset", "grhpc.verbs:prepare", _config),
@@ -132,6 +143,12 @@ VERBS = (
     Verb("stop", "let every role finish what it holds, then end", "grhpc.verbs:stop", _stop),
     Verb("resume", "go on with a stopped or broken run", "grhpc.start:resume", _resume),
     Verb("report", "the table and picture of a run", "grhpc.report.report:command", _report),
+    Verb(
+        "evaluate-verifier",
+        "measure a verifier against labelled pairs and attacks",
+        "grhpc.evaluate_verifier.command:command",
+        _evaluate_verifier,
+    ),
     Verb(
         "evaluate-verifier",
         "measure a verifier against labelled pairs and attacks",

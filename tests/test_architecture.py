@@ -29,6 +29,7 @@ ARROWS = {
     "train": {"engine", "answer", "grpo", "data", "store"},
     "cluster": {"store"},
     "report": {"store", "data", "cluster"},
+    "evaluate_verifier": {"verify", "engine", "answer", "data", "store", "report"},
 }
 # Modules that make things for the rooms above them by those rooms' own programs.
 WORKSHOPS = {"data/tiny_make.py": {"train", "engine", "answer"}, "data/tiny_measure.py": {"answer"}}

@@ -1,0 +1,100 @@
+"""`submit.py evaluate-verifier`, whole: by rules, and with the shipped verifier in a real engine."""
+
+import json
+
+import pytest
+
+from grhpc.cli import main
+
+ROWS = [
+    {"question": "1+1?", "reference": "2", "answer": "2", "label": "yes", "source": "sums"},
+    {"question": "half?", "reference": "1/2", "answer": "0.5", "label": "yes", "source": "sums"},
+    {"question": "1+2?", "reference": "3", "answer": "4", "label": "no", "source": "sums"},
+    {"question": "who?", "reference": "Ann", "answer": "it was \x1b[31mAnn", "label": "yes", "source": "names\x1b[2J"},
+]
+
+
+@pytest.fixture
+def data(tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return path
+
+
+@pytest.fixture
+def evaluate(root, tmp_path, monkeypatch, capsys):
+    """A function: words -> exit code, what was printed, and the summary."""
+
+    def run(*words):
+        monkeypatch.chdir(root)
+        out = tmp_path / "out"
+        code = main(["evaluate-verifier", "configs/tiny.yaml", "--out", str(out), *map(str, words)])
+        summary = json.loads((out / "summary.json").read_text()) if code == 0 else None
+        return code, capsys.readouterr(), summary
+
+    return run
+
+
+def test_rules_against_labels(evaluate, data, tmp_path):
+    code, printed, summary = evaluate("--data", data, "--mode", "rule", "exact")
+    assert code == 0
+    rule, exact = summary["modes"]
+    assert (rule["all"]["true_yes"], rule["all"]["false_no"], rule["all"]["true_no"]) == (2, 1, 1)
+    assert (exact["all"]["true_yes"], exact["all"]["false_no"]) == (1, 2)
+    assert rule["by source"]["sums"]["agreement"]["value"] == 1.0
+    assert summary["data"][0]["pairs"] == 4 and len(summary["data"][0]["sha256"]) == 64
+    assert summary["config"]["verifier"]["model"] and summary["versions"]["math-verify"]
+    wrong = [json.loads(line) for line in (tmp_path / "out" / "disagreements.jsonl").read_text().splitlines()]
+    assert [(w["mode"], w["reference"], w["decision"], w["label"]) for w in wrong] == [
+        ("rule", "Ann", "no", True),
+        ("exact", "1/2", "no", True),
+        ("exact", "Ann", "no", True),
+    ]
+    assert wrong[0]["answer"] == ROWS[3]["answer"] and wrong[0]["layer"] == "rule"
+    assert "\x1b" not in printed.out and "names\\x1b[2J" in printed.out
+    assert (tmp_path / "out" / "picture.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "out" / "table.txt").read_text().strip() in printed.out
+
+
+def test_a_subsample_is_always_the_same(evaluate, data):
+    first = evaluate("--data", data, "--mode", "exact", "--limit", 2)[2]
+    again = evaluate("--data", data, "--mode", "exact", "--limit", 2)[2]
+    assert first["data"][0]["pairs"] == 2
+    assert {k: v for k, v in first["modes"][0].items() if k != "seconds"} == {
+        k: v for k, v in again["modes"][0].items() if k != "seconds"
+    }
+
+
+def test_the_whole_stack_is_hard_to_fool_and_loses_no_right_answer(evaluate):
+    """The shipped verifier behind extractor and guards: at most one attack in a hundred, recall as without guards."""
+    code, printed, summary = evaluate("--data", "tiny:160", "--mode", "generative", "hybrid", "--attacks", 360)
+    assert code == 0
+    bare, generative, hybrid = summary["modes"]
+    assert [m["mode"] for m in summary["modes"]] == ["bare", "generative", "hybrid"]
+    for mode in (generative, hybrid):
+        attacks = mode["attacks"]
+        assert attacks["all"]["n"] >= 350 and attacks["all"]["value"] <= 0.01, attacks["accepted"]
+        assert set(attacks["stopped_by"]) >= {"guard", "generative"}
+        assert mode["right_answers_refused_by_a_guard"]["k"] == 0
+        assert mode["all"]["recall"]["value"] >= bare["all"]["recall"]["value"]
+        assert mode["all"]["recall"]["value"] > 0.97 and mode["all"]["precision"]["value"] > 0.95
+    assert generative["calibration"]["num"] > 100 and 0 <= generative["calibration"]["ece"] < 0.1
+    assert "adversarial prefix" in printed.out
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--data", "gone.jsonl"], "no such file: gone.jsonl"),
+        (["--data", "tiny:8", "--mode", "rules"], "no mode 'rules'"),
+        (["--data", "tiny:8", "--format", "squad"], "no format 'squad'"),
+        (["--data", "tiny:8", "--column", "answer"], "has no ="),
+        (["--data", "tiny:8", "--set", "verify.mode=both"], "verify.mode"),
+        (["--data", "tiny:8", "--set", "verifier.model=nowhere/at/all"], "nowhere/at/all"),
+    ],
+)
+def test_what_cannot_be_done_is_two_lines(evaluate, words, problem):
+    code, printed, _ = evaluate(*words)
+    lines = printed.err.splitlines()
+    assert code == 2 and len(lines) == 2, printed.err
+    assert lines[0].startswith("error: ") and problem in lines[0] and lines[1].startswith("  do: ")
