@@ -5,6 +5,7 @@ generation, and an older one that lives on is told so (Superseded) at its next l
 """
 
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -133,12 +134,28 @@ class Chief:
 
     def close(self, step: int) -> None:
         """The run is finished, or this process stops and another goes on."""
-        if step >= self._config.train.steps:
+        if step >= self._config.train.steps and self._has_heldout():
             self._flow.finish()
             self._events.emit("finish", step=step)
             self._run.finish({"step": step})
         reason = self._life.drain_reason or self._run.stop_reason() or ""
         self._events.emit("stop", step=step, reason=reason or "finished")
+
+    def _has_heldout(self) -> bool:
+        """Wait, at most `store.idle_s`, for the last held-out answers; False: drained, and the next life waits on."""
+        since_s = time.time()
+        self._flow.collect_heldout(0.0)
+        while missing := sorted(self._flow.heldout_versions()):
+            left_s = since_s + self._config.store.idle_s - time.time()
+            if left_s <= 0:
+                self._events.emit("heldout_missing", versions=missing)
+                break
+            if not self._may_go_on(0.0):
+                return False
+            what = f"held-out answers under weights {', '.join(f'v{version}' for version in missing)}"
+            self._events.emit("waiting", **{"for": what}, since_s=since_s)
+            self._flow.collect_heldout(min(PATIENCE_S, left_s))
+        return True
 
     def _may_go_on(self, needed_s: float) -> bool:
         reason = self._run.stop_reason()

@@ -130,16 +130,17 @@ class Flow:
             self._settle_failed()
         return num_shards
 
-    def finish(self) -> None:
-        """The last step is done: wait a bounded time for held-out answers, then give what is left over its fate."""
-        deadline = time.monotonic() + self._config.store.idle_s
+    def collect_heldout(self, patience_s: float) -> None:
+        """Take in shards until no held-out answers are missing, for at most `patience_s` seconds or until a drain."""
+        deadline = time.monotonic() + patience_s
         backoff = Backoff(self._config.store.poll_min_s, self._config.store.poll_max_s)
-        while self._pending_heldout and not self._life.draining:
-            if time.monotonic() >= deadline:
-                self._events.emit("heldout_missing", versions=sorted(self._pending_heldout))
-                break
+        self.collect()
+        while self._pending_heldout and not self._life.draining and time.monotonic() < deadline:
+            backoff.wait(limit_s=deadline - time.monotonic())
             self.collect()
-            backoff.wait()
+
+    def finish(self) -> None:
+        """The last step is done: give what is left over its fate."""
         self._drop(dict.fromkeys(self._ledger.state.open_groups(), "run_ended"))
         self._ledger.append({"kind": "finish"})
 

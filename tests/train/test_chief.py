@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 from feeder import Feeder
-from small_run import GROUPS, make_run
+from small_run import GROUPS, STEPS, make_run
 
 from grhpc.lifetime import Lifetime
-from grhpc.store.ledger import Ledger
+from grhpc.store.events import read_events
+from grhpc.store.ledger import Ledger, read_ledger
 from grhpc.store.rundir import RunDir
 from grhpc.train.chief import Chief
 
@@ -111,3 +112,43 @@ def test_weights_that_an_earlier_life_published_are_not_published_again(run: Run
     publish(run, 1, 5)
     chief = chief_of(run)
     assert [chief.begin_publish(version) for version in (3, 4, 5)] == [None, None, None]
+
+
+def test_a_drain_while_the_last_heldout_is_missing_leaves_the_run_to_be_resumed(run: RunDir) -> None:
+    earlier_life(run, steps=STEPS, checkpoints=(STEPS,))
+    publish(run, 1, STEPS)
+    life = Lifetime(job="drained")
+    chief = Chief(run, run.config(), life)
+    chief.recover(STEPS)
+    life.drain("signal SIGUSR2")
+    chief.close(STEPS)
+    assert run.finished() is None and not read_ledger(run.ledger_dir, run_id=run.run_id).finished
+    assert heldout_shards(run) == ["prompts/h000006-00000000-0005"]
+    assert Feeder(run, 1).feed_once()
+    chief = chief_of(run)
+    chief.recover(STEPS)
+    chief.close(STEPS)
+    assert (run.finished() or {})["step"] == STEPS and run.heldout_versions() == [STEPS]
+    assert read_ledger(run.ledger_dir, run_id=run.run_id).finished
+
+
+def test_a_stop_while_the_last_heldout_is_missing_is_obeyed(run: RunDir) -> None:
+    earlier_life(run, steps=STEPS)
+    publish(run, 1, STEPS)
+    chief = chief_of(run)
+    chief.recover(STEPS)
+    run.request_stop("enough")
+    chief.close(STEPS)
+    assert run.finished() is None and heldout_shards(run) == ["prompts/h000006-00000000-0005"]
+
+
+def test_the_wait_for_the_last_heldout_says_so_and_is_bounded(base: Path, tmp_path: Path) -> None:
+    run = make_run(base, tmp_path / "run", idle_s=0.3)
+    earlier_life(run, steps=STEPS)
+    publish(run, 1, STEPS)
+    chief = chief_of(run)
+    chief.recover(STEPS)
+    chief.close(STEPS)
+    told = {event["event"]: event for event in read_events(run.events_dir, "train")}
+    assert told["waiting"]["for"] == "held-out answers under weights v6" and told["waiting"]["since_s"] > 0
+    assert told["heldout_missing"]["versions"] == [STEPS] and run.finished() is not None
