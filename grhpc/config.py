@@ -22,13 +22,31 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class EndpointConfig:
+    """An OpenAI-compatible server that judges, in the place of an engine in the verify task."""
+
+    url: str = ""  # e.g. http://node7:8000/v1; empty: there is none
+    model: str = ""  # the server's name for the judge; default: verifier.model
+    api: str = "chat"  # chat (the template is one user turn) | completions (the template is the raw text)
+    api_key_env: str = ""  # the NAME of the environment variable that holds the key; empty: the server asks for none
+    concurrency: int = 32  # requests at a time, of one verify task
+    requests_per_min: float | None = None  # of one verify task
+    timeout_s: float = 120.0  # of one try
+    max_retries: int = 4  # further tries of a request, further and further apart
+    max_tokens_name: str = "max_tokens"  # some services call it max_completion_tokens
+    price_in: float = 0.0  # per million prompt tokens, for the count of costs
+    price_out: float = 0.0  # per million new tokens
+
+
+@dataclass(frozen=True)
 class VerifierConfig:
-    model: str
+    model: str  # with an endpoint: whose tokenizer counts the lengths in the reward
     dtype: str = "bfloat16"
-    template: str = "general-verifier"  # a name in answer/judge.py, or a file with {question} {reference} {answer}
+    template: str = "general-verifier"  # general-verifier | chat | a file with {question} {reference} {answer}
     max_new_tokens: int = 2048
     max_input_tokens: int = 2048  # a longer question to it is no verdict
     max_attempts: int = 2  # asks for one decision before the group is dropped
+    endpoint: EndpointConfig = field(default_factory=EndpointConfig)
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,7 @@ def check(config: Config) -> None:
     for where, value, allowed in (
         ("policy.dtype", c.policy.dtype, ("bfloat16", "float32")),
         ("verifier.dtype", c.verifier.dtype, ("bfloat16", "float32")),
+        ("verifier.endpoint.api", c.verifier.endpoint.api, ("chat", "completions")),
         ("verify.mode", c.verify.mode, ("generative", "hybrid", "rule", "exact")),
         ("grpo.old_logprobs", c.grpo.old_logprobs, ("recompute", "sampler")),
         ("grpo.zero_variance", c.grpo.zero_variance, ("keep", "drop")),
@@ -74,6 +75,8 @@ def check(config: Config) -> None:
         ("train.checkpoint_every", c.train.checkpoint_every),
         ("train.checkpoint_keep", c.train.checkpoint_keep),
         ("store.keep_weights", c.store.keep_weights),
+        ("verifier.endpoint.concurrency", c.verifier.endpoint.concurrency),
+        ("verifier.endpoint.timeout_s", c.verifier.endpoint.timeout_s),
         ("store.lease_s", c.store.lease_s),
         ("rollout.temperature", c.rollout.temperature),
     ):
@@ -81,6 +84,13 @@ def check(config: Config) -> None:
             problems.append((f"{where} is too small", "give a larger value (group_size must be at least 2)"))
     problems += _divisibility(config)
     problems += _contexts(config)
+    if c.verifier.endpoint.url and (c.verifier.endpoint.api, c.verifier.template) == ("chat", "general-verifier"):
+        problems.append(
+            (
+                "verifier.template general-verifier writes the turns of a chat itself, and would stand inside a turn",
+                "set verifier.template: chat, or verifier.endpoint.api: completions",
+            )
+        )
     if problems:
         raise ConfigError(*problems[0])
 

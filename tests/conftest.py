@@ -1,9 +1,10 @@
-"""What every test needs: no network, quiet libraries, few threads."""
+"""What every test needs: no network, quiet libraries, few threads, the same examples."""
 
 import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).parent.parent
 
@@ -20,6 +21,11 @@ os.environ.update(
     }
 )
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# The same examples every time, on every machine. To look for new ones: HYPOTHESIS_PROFILE=search
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("search", max_examples=2000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
 @pytest.fixture(scope="session")

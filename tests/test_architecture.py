@@ -33,7 +33,10 @@ ARROWS = {
 }
 # Modules that make things for the rooms above them by those rooms' own programs.
 WORKSHOPS = {"data/tiny_make.py": {"train", "engine", "answer"}, "data/tiny_measure.py": {"answer"}}
-HEAVY = ("torch", "vllm", "megatron", "transformers", "pyarrow", "numpy", "rich", "submitit", "datasets", "matplotlib")
+HEAVY = {"torch", "vllm", "megatron", "transformers", "pyarrow", "numpy", "rich", "submitit", "datasets"} | {
+    "matplotlib",
+    "openai",
+}
 # Libraries that may be imported inside a function: heavy, and optional to what else the module does.
 OPTIONAL = {
     *HEAVY,
@@ -147,7 +150,7 @@ def test_the_command_line_is_light():
 
 @pytest.mark.parametrize("module", ["grhpc.cluster.role", "grhpc.report.status", "grhpc.cluster.control"])
 def test_what_a_login_node_asks_loads_no_model_library(module):
-    heavy = ("torch", "vllm", "megatron", "transformers", "matplotlib", "datasets")
+    heavy = ("torch", "vllm", "megatron", "transformers", "matplotlib", "datasets", "openai")
     probe = f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -27,7 +27,11 @@ GENERAL_VERIFIER = (
     'If the student\'s answer is correct, output "Final Decision: Yes". '
     'If the student\'s answer is incorrect, output "Final Decision: No". Assistant:'
 )
-TEMPLATES = {"general-verifier": GENERAL_VERIFIER}
+CHAT = (  # the same as one user turn, for a model that writes its own; it must not decide before it has reasoned
+    GENERAL_VERIFIER.removeprefix("User: ").removesuffix(" Assistant:")
+    + "\nGive your reason in a few words first. The decision is the last line of your reply."
+)
+TEMPLATES = {"general-verifier": GENERAL_VERIFIER, "chat": CHAT}
 FIELDS = ("question", "reference", "answer")
 
 _FIELD = re.compile("{(" + "|".join(FIELDS) + ")}")
@@ -125,7 +129,8 @@ def _labels(template: str) -> re.Pattern[str]:
     """What opens a part of the template ("Student Answer:"), and the names of turns, each with its colon."""
     words = {match.strip() for match in _LABEL.findall(_skeleton(template))} | {"User", "Assistant", "System"}
     longest_first = sorted(words, key=len, reverse=True)
-    return re.compile(rf"\b({'|'.join(map(re.escape, longest_first))})\s*+[:\uff1a][\s:\uff1a]*+", re.IGNORECASE)
+    names = "|".join(map(re.escape, longest_first))
+    return re.compile(rf"({names})\s*+[:\uff1a][\s:\uff1a]*+", re.IGNORECASE)
 
 
 def _skeleton(template: str) -> str:

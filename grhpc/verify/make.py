@@ -8,6 +8,7 @@ from typing import Any
 
 from grhpc.config import Config
 from grhpc.verify.decide import Decider
+from grhpc.verify.endpoint_judge import EndpointJudge
 from grhpc.verify.engine_judge import make_engine_judge
 from grhpc.verify.generative import GenerativeDecider
 from grhpc.verify.judge import Judge
@@ -28,4 +29,6 @@ def make_decider(config: Config, tokenizer: Any, on_stall: Callable[[float], Non
 
 def make_judge(config: Config, tokenizer: Any, on_stall: Callable[[float], None]) -> Judge:
     """The judge that `verifier` names."""
+    if config.verifier.endpoint.url:
+        return EndpointJudge(config.verifier, config.run.seed)
     return make_engine_judge(config, tokenizer, on_stall)

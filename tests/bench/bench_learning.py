@@ -27,10 +27,10 @@ from grhpc.data.tiny import oracle
 from grhpc.lifetime import Lifetime
 from grhpc.records import NO, YES, Verdict
 from grhpc.store.ledger import read_ledger
+from grhpc.store.recorded import read_batch
 from grhpc.store.rundir import RunDir
 from grhpc.store.serving import serve
 from grhpc.store.shard import read_shard
-from grhpc.train.recorded import read_batch
 from grhpc.verify.decide import Decided, Decision, Pair
 from grhpc.verify.worker import VerifyWorker
 

@@ -1,0 +1,88 @@
+"""A small OpenAI-compatible server for tests, which does as it is told: answers, fails, hangs, dies and returns."""
+
+import json
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+class Server:
+    """`answer(prompt)` is a text, a status with a message, or None for silence. Counts what it was asked."""
+
+    def __init__(self, answer: Callable[[str], Any]) -> None:
+        self.answer = answer
+        self.prompts: list[str] = []
+        self.keys: set[str] = set()
+        self.at_once = self.most_at_once = 0
+        self.lock = threading.Lock()
+        self.silence = threading.Event()
+        self.http: ThreadingHTTPServer | None = None
+        self.rise()
+        self.port = self.http.server_port
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def rise(self, port: int = 0) -> None:
+        self.http = ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
+        self.http.daemon_threads = True
+        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+    def die(self) -> None:
+        self.silence.set()
+        self.http.shutdown()
+        self.http.server_close()
+
+    def respond(self, request: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
+        prompt = request["messages"][0]["content"] if "messages" in request else request["prompt"]
+        with self.lock:
+            self.prompts.append(prompt)
+        told = self.answer(prompt)
+        if told is None:
+            return None
+        if isinstance(told, tuple):
+            return told[0], {"error": {"message": told[1]}}
+        choice: dict[str, Any] = {"index": 0, "finish_reason": "stop"}
+        if "messages" in request:
+            choice["message"] = {"role": "assistant", "content": told}
+        else:
+            choice["text"] = told
+        usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
+        return 200, {"id": "x", "object": "o", "created": 0, "model": "m", "choices": [choice], "usage": usage}
+
+
+def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._send(200, {"object": "list", "data": []})
+
+        def do_POST(self) -> None:
+            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            with server.lock:
+                server.keys.add(self.headers["Authorization"])
+                server.at_once += 1
+                server.most_at_once = max(server.most_at_once, server.at_once)
+            try:
+                told = server.respond(request)
+            finally:
+                with server.lock:
+                    server.at_once -= 1
+            if told is None:
+                server.silence.wait(30)
+                return
+            self._send(*told)
+
+        def _send(self, status: int, body: dict[str, Any]) -> None:
+            data = json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    return Handler

@@ -1,0 +1,237 @@
+"""A judge behind an address: a server that fails in every way it can, and a real `vllm serve`."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from openai_server import Server
+from until_empty import UntilEmpty
+from verify_rows import make_run, rollout
+
+from grhpc.config import EndpointConfig, VerifierConfig
+from grhpc.config_file import check
+from grhpc.engine.tokenizer import load_tokenizer
+from grhpc.errors import ConfigError, Unavailable
+from grhpc.lifetime import Lifetime
+from grhpc.records import NO, NO_VERDICT, YES
+from grhpc.store.events import read_events
+from grhpc.store.serving import serve
+from grhpc.verify.decide import Pair
+from grhpc.verify.endpoint_judge import EndpointJudge
+from grhpc.verify.generative import GenerativeDecider
+from grhpc.verify.make import make_decider
+from grhpc.verify.worker import VerifyWorker
+
+SHIPPED = Path(__file__).parents[2] / "grhpc" / "data" / "tiny_models" / "verifier"
+RIGHT, WRONG = "The same. Final Decision: Yes", "Not the same. Final Decision: No"
+
+
+def never() -> bool:
+    return False
+
+
+def by_answer(prompt: str) -> str:
+    return RIGHT if "Student: 5" in prompt else WRONG
+
+
+@pytest.fixture
+def server():
+    it = Server(by_answer)
+    yield it
+    it.die()
+
+
+def settings(server, **endpoint) -> VerifierConfig:
+    bounded = {"timeout_s": 2.0, "max_retries": 0} | endpoint
+    return VerifierConfig("a-judge", endpoint=EndpointConfig(url=server.url, **bounded))
+
+
+def texts(replies) -> list[str]:
+    return [reply.text for reply in replies]
+
+
+@pytest.mark.parametrize("api", ["chat", "completions"])
+def test_every_prompt_gets_its_own_answer_in_order(server, api):
+    server.answer = lambda prompt: f"heard {prompt}"
+    judge = EndpointJudge(settings(server, api=api, concurrency=3, price_in=2.0, price_out=30.0), seed=0)
+    prompts = [f"question {i}" for i in range(20)]
+    assert texts(judge.ask(prompts, 1, never)) == [f"heard {prompt}" for prompt in prompts]
+    assert sorted(server.prompts) == sorted(prompts) and 1 <= server.most_at_once <= 3
+    # 20 requests of 100 and 10 tokens: 2,000 x 2.0 / 1e6 + 200 x 30.0 / 1e6
+    assert judge.usage() == {"requests": 20, "prompt_tokens": 2000, "new_tokens": 200, "cost": pytest.approx(0.01)}
+
+
+def test_the_key_comes_from_the_environment_and_is_shown_nowhere(server, monkeypatch):
+    monkeypatch.setenv("MY_KEY", "sk-secret")
+    judge = EndpointJudge(settings(server, api_key_env="MY_KEY"), seed=0)
+    judge.ask(["q"], 1, never)
+    assert server.keys == {"Bearer sk-secret"}
+    server.answer = lambda prompt: (401, "wrong key")
+    with pytest.raises(ConfigError, match="refuses the key: 401") as caught:
+        judge.ask(["q"], 1, never)
+    assert "sk-secret" not in f"{caught.value} {vars(caught.value)} {judge.identity}"
+    monkeypatch.delenv("MY_KEY")
+    with pytest.raises(ConfigError, match="MY_KEY is not set"):
+        EndpointJudge(settings(server, api_key_env="MY_KEY"), seed=0)
+
+
+def test_a_request_is_tried_again_so_many_times_and_no_more(server):
+    fails = [(503, "overloaded"), (429, "slow down")]
+    server.answer = lambda prompt: fails.pop() if fails else RIGHT
+    judge = EndpointJudge(settings(server, max_retries=2), seed=0)
+    assert texts(judge.ask(["q"], 1, never)) == [RIGHT]
+    assert len(server.prompts) == 3
+    server.answer = lambda prompt: (503, "overloaded")
+    with pytest.raises(Unavailable, match="does not answer: 503 overloaded"):
+        judge.ask(["q"], 1, never)
+    assert len(server.prompts) == 6 and not judge.running
+
+
+def test_a_refused_question_is_that_questions_problem_alone(server):
+    server.answer = lambda prompt: (400, "too long") if prompt == "long" else RIGHT
+    judge = EndpointJudge(settings(server), seed=0)
+    short, long = judge.ask(["short", "long"], 1, never)
+    assert short.text == RIGHT and not short.problem
+    assert long.refused and "400 too long" in long.problem and judge.running
+
+
+def test_no_more_requests_start_in_a_minute_than_allowed(server):
+    judge = EndpointJudge(settings(server, requests_per_min=600.0), seed=0)  # one every 0.1 s
+    begun_s = time.monotonic()
+    judge.ask([str(i) for i in range(6)], 1, never)
+    assert time.monotonic() - begun_s >= 0.5  # five gaps: a lower bound that no machine can undercut
+
+
+def test_a_drain_does_not_wait_for_answers(server):
+    server.answer = lambda prompt: None
+    judge = EndpointJudge(settings(server, timeout_s=20.0), seed=0)
+    assert judge.ask(["q"], 1, lambda: bool(server.prompts)) is None
+
+
+def test_a_template_that_writes_its_own_turns_is_not_put_into_a_turn(tmp_path):
+    config = make_run(tmp_path, tmp_path).config()
+    verifier = replace(config.verifier, template="general-verifier", endpoint=EndpointConfig(url="http://x/v1"))
+    with pytest.raises(ConfigError, match="writes the turns"):
+        check(replace(config, verifier=verifier))
+
+
+SILENT, GONE = "silent", "gone"
+
+
+@pytest.mark.parametrize("fault", [SILENT, GONE, (503, "restarting")], ids=["hangs", "dies", "fails"])
+def test_while_the_judge_is_away_no_sample_is_judged_and_the_task_says_so_and_goes_on(
+    server, tmp_path, tokenizer_dir, fault
+):
+    """One shard is judged, the judge goes away under the second, and comes back."""
+    run, life = make_run(tmp_path, tokenizer_dir, idle_s=60.0), Lifetime(job="local-1")
+    decider = GenerativeDecider(EndpointJudge(settings(server, timeout_s=0.3), 0), run.config().verifier)
+    worker = VerifyWorker(run, run.config(), life, run.events("verify", "local-1"), decider)
+    for group in (0, 1):
+        run.queue("rollouts").put(f"g{group:08d}-0001", [rollout(group, response="\\boxed{5}")])
+
+    def answer(prompt: str):
+        if "number 0" in prompt:
+            return RIGHT
+        if fault is GONE:
+            threading.Thread(target=server.die, daemon=True).start()
+        return None if fault in (SILENT, GONE) else fault
+
+    server.answer = answer
+    task = threading.Thread(
+        target=serve,
+        args=(run, "rollouts", UntilEmpty(run, "rollouts", worker), life, run.events("verify", "local-1")),
+        daemon=True,
+    )
+    task.start()
+    wait_for(lambda: any("does not answer" in e["problem"] for e in told(run, "error")))
+    assert run.queue("verdicts").names()["ready"] == {"g00000000-0001"}
+    server.answer = by_answer
+    if fault is GONE:
+        wait_for(lambda: any("does not answer" in e["for"] for e in told(run, "waiting")))
+        server.rise(server.port)
+    task.join(30)
+    assert not task.is_alive()
+    verdicts = {}
+    while (lease := run.queue("verdicts").claim("reader")) is not None:
+        verdicts[lease.name] = (lease.attempt, lease.rows[0].decision)
+        lease.done()
+    assert verdicts == {"g00000000-0001": (1, YES), "g00000001-0001": (1, YES)}
+    assert run.queue("rollouts").counts() == {"ready": 0, "leased": 0, "failed": 0}
+
+
+@pytest.mark.parametrize(
+    "rubbish", ["", "   ", "maybe", "Final Decision: Yes, said the student. Or not.", "\x00\ufffd"]
+)
+def test_empty_text_and_rubbish_are_no_verdict(server, tokenizer_dir, rubbish):
+    server.answer = lambda prompt: rubbish
+    decider = GenerativeDecider(EndpointJudge(settings(server), 0), settings(server))
+    pair = Pair("q", "5", "6")
+    assert decider.decide([pair], never).decisions[pair].decision == NO_VERDICT
+    assert len(server.prompts) == 2, "asked again once"
+
+
+def test_a_real_server_decides_as_the_engine_in_the_task(tmp_path):
+    """`vllm serve` with the small verifier against the same model in this process."""
+    config = make_run(tmp_path, SHIPPED).config()
+    pairs = [Pair("What is 2 + 3?", "5", answer) for answer in ("5", "five", "6", "5.0", "1/2", "15")]
+    verifier = replace(config.verifier, template=str(SHIPPED / "template.txt"))
+    config = replace(
+        config,
+        verifier=verifier,
+        verify=replace(config.verify, engine=replace(config.verify.engine, kv_cache_mb=64, enforce_eager=True)),
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = f"-m vllm.entrypoints.openai.api_server --model {SHIPPED} --served-model-name tiny --port {port}"
+    limits = "--dtype float32 --max-model-len 240 --enforce-eager --kv-cache-memory-bytes 67108864 --host 127.0.0.1"
+    environment = {**os.environ, "TORCH_COMPILE_DISABLE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    with open(tmp_path / "server.log", "wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, *words.split(), *limits.split()],
+            stdout=log,
+            stderr=log,
+            env=environment,
+            start_new_session=True,
+        )
+    try:
+        endpoint = EndpointConfig(url=f"http://127.0.0.1:{port}/v1", model="tiny", api="completions")
+        there = make_decider(replace(config, verifier=replace(verifier, endpoint=endpoint)), None, print)
+        wait_for(lambda: reached(there) or process.poll() is not None, limit_s=240)
+        assert process.poll() is None, (tmp_path / "server.log").read_text()[-2000:]
+        found = there.decide(pairs, never).decisions
+    finally:
+        os.killpg(process.pid, 9)
+        process.wait()
+    here = make_decider(config, load_tokenizer(str(SHIPPED)), print)
+    wanted = here.decide(pairs, never).decisions
+    here.close()
+    assert {p: (d.decision, d.reason) for p, d in found.items()} == {
+        p: (d.decision, d.reason) for p, d in wanted.items()
+    }
+    assert {d.decision for d in found.values()} >= {YES, NO}
+
+
+def reached(decider) -> bool:
+    try:
+        decider.start()
+    except Unavailable:
+        return False
+    return True
+
+
+def told(run, event: str) -> list[dict]:
+    return [e for e in read_events(run.events_dir) if e["event"] == event]
+
+
+def wait_for(come, limit_s: float = 30.0) -> None:
+    deadline_s = time.monotonic() + limit_s
+    while not come():
+        assert time.monotonic() < deadline_s, "it did not come"
+        time.sleep(0.02)
