@@ -27,21 +27,78 @@ START_S = 120.0  # importing sympy on a busy machine
 MEMORY_BYTES = 4 << 30
 
 _WRAPPING = re.compile(
-    r"\\(?:left|right|displaystyle|[,;:! ])(?![a-zA-Z])|\\[()\[\]]|\$|\\(?:text|mathrm|mathbf)(?=\{)"
+    r"\\(?:left|right|displaystyle)(?![a-zA-Z])|\\[,;:! ]|\\[()\[\]]|\\?\$|\\(?:text|mathrm|mathbf)(?=\{)"
 )
 _FRACTION = re.compile(r"\\[dt]frac\b")
+_RAISED, _LOWERED = (
+    re.compile(f"[{characters}]+") for characters in ("\u00b2\u00b3\u00b9\u2070-\u207f", "\u2080-\u209c")
+)
+_WORD = re.compile(r"(?<![\\\w])(?:[^\W\d_]{3,}+|no)(?!\w)", re.IGNORECASE)
+_IDLE_SPACE = re.compile(r"(?<!\w) | (?!\w)|(?<=\d) (?=[^\W\d_])")
+_NAME = re.compile(r"[^\W\d_]+")
+_LAYOUT = {"left", "right", "text", "mathrm", "mathbf", "displaystyle"}
+_OPERATIONS = {"frac", "sqrt", "cdot", "times", "div"}
+_SIGNS = "+-*/^%=<>!?|&"
+_NUMBER = re.compile(r"-?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+|\d+/\d+|\\[dt]?frac\{-?\d+\}\{\d+\})")
+_LIST = re.compile(r",(?!\d{3}(?!\d))|[(\[{][^()\[\]{}]*,|;|\\\\")
 _PLAIN_GROUP = re.compile(r"(?<![\\\w}^_])\{([^{}\\]*)\}")
 
 
 def exact(reference: str, answer: str) -> bool:
-    """Whether the two are the same text once case, white space, LaTeX layout and a final full stop are set aside."""
+    """Whether the two are the same text once layout is set aside: LaTeX's, white space that parts no two words or
+    numbers, a final full stop, and the case of whole words ("Yes", but not "M", "GPa" or "\\Delta")."""
     return _normalised(reference) == _normalised(answer)
 
 
+def plain(text: str) -> str:
+    """`text` without LaTeX's layout: math signs, spacing, fonts."""
+    return _PLAIN_GROUP.sub(r"\1", _WRAPPING.sub(" ", text))
+
+
 def _normalised(text: str) -> str:
-    text = _FRACTION.sub(r"\\frac", unicodedata.normalize("NFKC", text).casefold())
-    text = _PLAIN_GROUP.sub(r"\1", _WRAPPING.sub("", text))
-    return "".join(text.split()).removesuffix(".")
+    for mark, characters in (("^", _RAISED), ("_", _LOWERED)):  # else 10 squared would read 102
+        text = characters.sub(lambda match, mark=mark: mark + match[0], text)  # type: ignore[misc]
+    text = _FRACTION.sub(r"\\frac", unicodedata.normalize("NFKC", text).replace("\u2212", "-"))
+    text = " ".join(_WORD.sub(_without_case, plain(text)).split())
+    return _IDLE_SPACE.sub("", text).removesuffix(".")
+
+
+def maths_can_tell(question: str, reference: str, answer: str) -> bool:
+    """Whether a yes of math-verify can be believed: only of two numbers, or of two expressions with the same letters,
+    words, units, signs and operations; no lists, and nothing that the question itself says.
+
+    It reads words and units as nothing ("5 cm" is "5 m" to it, "5" is "5 or anything"), or as products of their letters
+    ("net" is "ten"), of "6 = 5" the right side only, and the unsolved question as its own answer ("2 + 2" is "4").
+    """
+    said = ["".join(plain(text).split()) for text in (question, answer)]
+    if said[1] in said[0] or any(_LIST.search(text) or not _closed(text) for text in (reference, answer)):
+        return False
+    if _NUMBER.fullmatch(reference.strip("$ ")) and _NUMBER.fullmatch(answer.strip("$ ")):
+        return True
+    return _marks(reference) == _marks(answer)
+
+
+def _marks(text: str) -> tuple[set[str], list[str]]:
+    text = _FRACTION.sub(r"\\frac", unicodedata.normalize("NFKC", text)).replace("\u2212", "-")
+    names = [name for name in _NAME.findall(text) if name not in _LAYOUT]
+    signs = ["/" if name == "frac" else name for name in names if name in _OPERATIONS]
+    signs += [character for character in text if character in _SIGNS or ord(character) > 127]
+    return set(names) - _OPERATIONS, sorted(signs)
+
+
+def _closed(text: str) -> bool:
+    depth = 0
+    for character in text:
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        if depth < 0:
+            return False
+    return depth == 0
+
+
+def _without_case(match: re.Match[str]) -> str:
+    word = match[0]
+    ordinary = word.istitle() or (word.isupper() and len(word) > 3)
+    return word.lower() if ordinary or word.lower() in ("yes", "no") else word
 
 
 class MathVerify:

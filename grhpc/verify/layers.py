@@ -14,12 +14,13 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from grhpc.answer.rules import MathVerify, exact
+from grhpc.answer.choice import same_choice
+from grhpc.answer.rules import MathVerify, exact, maths_can_tell
 from grhpc.records import NO, NO_VERDICT, YES
 from grhpc.verify.decide import Decided, Decision, Pair
 from grhpc.verify.generative import GenerativeDecider
 
-EXACT, RULE = "exact", "rule"
+EXACT, CHOICE, RULE = "exact", "choice", "rule"
 
 
 class ExactDecider:
@@ -55,7 +56,7 @@ class RuleDecider:
         for pair in pairs:
             if should_stop():
                 return None
-            decisions[pair] = _equal(pair) or self._by_maths(pair)
+            decisions[pair] = _equal(pair) or _by_choice(pair) or self._by_maths(pair)
         return Decided(decisions, 0)
 
     def close(self) -> None:
@@ -104,9 +105,10 @@ class HybridDecider:
         self._generative.close()
 
     def _settle(self, pair: Pair) -> Decision | None:
-        if decision := _equal(pair) or self._generative.guard(pair):
+        if decision := _equal(pair) or self._generative.guard(pair) or _by_choice(pair):
             return decision
-        if self._math_verify.equivalent(pair.reference, pair.answer):
+        believable = maths_can_tell(pair.question, pair.reference, pair.answer)
+        if believable and self._math_verify.equivalent(pair.reference, pair.answer):
             return Decision(YES, RULE, "math-verify")
         return None
 
@@ -119,3 +121,10 @@ class HybridDecider:
 
 def _equal(pair: Pair) -> Decision | None:
     return Decision(YES, EXACT, "the same text") if exact(pair.reference, pair.answer) else None
+
+
+def _by_choice(pair: Pair) -> Decision | None:
+    same = same_choice(pair.question, pair.reference, pair.answer)
+    if same is None:
+        return None
+    return Decision(YES if same else NO, CHOICE, "the same option" if same else "another option")

@@ -17,6 +17,13 @@ from grhpc.answer.rules import MathVerify, exact
         ("(1, 2)", "\\left(1,2\\right)"),
         ("\\(x\\)", "x"),
         ("ﬁve", "five"),
+        ("New\\ York", "New York"),
+        ("5 cm", "5\\text{ cm}"),
+        ("5 cm", "5cm"),
+        ("\\$5", "$5"),
+        ("\u22125", "-5"),
+        ("TRUE", "true"),
+        ("no", "No."),
     ],
 )
 def test_the_same_text_in_another_dress_is_equal(reference, answer):
@@ -34,6 +41,15 @@ def test_the_same_text_in_another_dress_is_equal(reference, answer):
         ("-5", "5"),
         ("50%", "50"),
         ("x_1", "x1"),
+        ("42", "4 2"),
+        ("11/2", "1 1/2"),
+        ("102", "10\u00b2"),
+        ("x2", "x\u2082"),
+        ("5 mA", "5 MA"),
+        ("1 GPa", "1 gpa"),
+        ("\\Delta", "\\delta"),
+        ("ABC", "abc"),
+        ("M", "m"),
     ],
 )
 def test_another_text_is_not_equal(reference, answer):
