@@ -100,6 +100,7 @@ class RolloutWorker:
 
     def close(self) -> None:
         self._host.close()
+        self._run.weights.leave()
 
     def _should_stop(self) -> bool:
         return self._life.draining or (self._lease is not None and self._lease.lost)

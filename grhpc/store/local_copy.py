@@ -19,30 +19,45 @@ from pathlib import Path
 from grhpc.errors import CorruptFile, StoreError
 from grhpc.store.atomic import list_names, read_json, storing, write_json
 
+FOLDER_PREFIX = "grhpc-weights-"  # then the run id
+
 _MARK = "local.json"
 _LOCK_S = 1800.0  # after this long we copy for ourselves
 
 
 class LocalCopies:
-    """The folders under `root`. An instance holds on to the folder it handed out last."""
+    """The folders under `root`, named FOLDER_PREFIX and the run's id. An instance holds on to the one it gave last."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._held: int | None = None
+        self._swept = False
 
     def get(self, name: str, digest: str, make: Callable[[Path], None]) -> Path:
         """The folder `name` with `digest`; `make(folder)` fills a new one if it is not there. Raises what it does."""
         final = self.root / name
         with self._telling(), storing(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-            with self._lock() as alone:
+            if not self._swept:
+                self._swept = True
+                _sweep_runs(self.root)
+            with _locked(self.root, _LOCK_S) as alone:
                 if not _is_good(final, digest):
                     self._make(final, digest, make)
                 self._hold(final)
                 if alone:
                     with contextlib.suppress(OSError):  # the copy is good, whatever becomes of the others
-                        self._remove_others(final)
+                        _remove_others(final)
         return final
+
+    def leave(self) -> None:
+        """Let go of the copy, and remove those that no other process of this node holds."""
+        if self._held is None:
+            return
+        os.close(self._held)
+        self._held = None
+        with contextlib.suppress(OSError):
+            _sweep(self.root)
 
     def _make(self, final: Path, digest: str, make: Callable[[Path], None]) -> None:
         temp = self.root / f".{final.name}.{secrets.token_hex(4)}"
@@ -66,15 +81,6 @@ class LocalCopies:
             os.close(self._held)
         self._held = held
 
-    def _remove_others(self, final: Path) -> None:
-        """Remove copies that no process holds, and what dead copiers left; only we may copy now."""
-        for name in os.listdir(self.root):
-            path = self.root / name
-            if path == final or not path.is_dir():
-                continue
-            if name.startswith(".") or _nobody_holds(path):
-                shutil.rmtree(path, ignore_errors=True)
-
     @contextlib.contextmanager
     def _telling(self) -> Iterator[None]:
         try:
@@ -82,26 +88,61 @@ class LocalCopies:
         except FileNotFoundError as error:
             raise StoreError(f"a local copy vanished: {error.filename}", "find out what empties that folder") from error
 
-    @contextlib.contextmanager
-    def _lock(self) -> Iterator[bool]:
-        """Wait for the node's lock; False where it cannot be had."""
-        descriptor = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            yield _flock(descriptor, time.monotonic() + _LOCK_S)
-        finally:
-            os.close(descriptor)
+
+@contextlib.contextmanager
+def _locked(root: Path, patience_s: float) -> Iterator[bool]:
+    """Wait for the lock of this node's copies of one run; False where it cannot be had."""
+    descriptor = os.open(root / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        yield _flock(descriptor, time.monotonic() + patience_s)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_others(final: Path) -> None:
+    """Remove copies of other versions that no process holds, and what dead copiers left; only the lock's owner may."""
+    for name in os.listdir(final.parent):
+        path = final.parent / name
+        if path == final or not path.is_dir():
+            continue
+        if name.startswith(".") or _nobody_holds(path):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _sweep(root: Path) -> None:
+    """Remove the copies in `root` that this node made and nobody holds, unless somebody copies just now.
+
+    The empty folder stays: another process may be about to lock it.
+    """
+    with _locked(root, 0.0) as alone:
+        for name in list_names(root) if alone else []:
+            path = root / name
+            with contextlib.suppress(OSError, CorruptFile):  # no whole copy
+                # A "local" folder that nodes share after all holds others' copies, whose locks may not be seen here.
+                if read_json(path / _MARK)["boot"] == _boot() and _nobody_holds(path):
+                    shutil.rmtree(path, ignore_errors=True)
+
+
+def _sweep_runs(root: Path) -> None:
+    """Remove what other runs' killed tasks left on this node."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(root.parent):
+            if name.startswith(FOLDER_PREFIX) and name != root.name:
+                with contextlib.suppress(OSError):  # another person's, perhaps
+                    _sweep(root.parent / name)
 
 
 def _flock(descriptor: int, deadline: float) -> bool:
-    while time.monotonic() < deadline:
+    while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
         except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
             time.sleep(0.05)
         except OSError:
             return False
-    return False
 
 
 def _is_good(final: Path, digest: str) -> bool:

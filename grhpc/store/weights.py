@@ -38,7 +38,7 @@ from grhpc.store.atomic import (
     write_json,
 )
 from grhpc.store.heartbeat import Heartbeat
-from grhpc.store.local_copy import LocalCopies
+from grhpc.store.local_copy import FOLDER_PREFIX, LocalCopies
 from grhpc.store.transfer import copy_checked, describe, digest_of_files
 
 MANIFEST = "manifest.json"
@@ -137,7 +137,7 @@ class WeightStore:
         Raises Pruned when `ref` was removed meanwhile (ask `newest` again), CorruptFile when a file is not what the
         manifest says.
         """
-        root = Path(local_dir) / f"grhpc-weights-{self.run_id}"
+        root = Path(local_dir) / f"{FOLDER_PREFIX}{self.run_id}"
         copies = self._copies.setdefault(root, LocalCopies(root))
         return copies.get(ref.path.name, ref.digest, lambda target: self._copy(ref, target))
 
@@ -153,6 +153,11 @@ class WeightStore:
                 if last:
                     raise
         raise AssertionError("unreachable")
+
+    def leave(self) -> None:
+        """This process needs its local copies no more: remove those that no other process of this node holds."""
+        for copies in self._copies.values():
+            copies.leave()
 
     def manifest(self, ref: WeightRef) -> dict[str, Any]:
         """The manifest of a published version. Raises FileNotFoundError, CorruptFile, ForeignFile."""

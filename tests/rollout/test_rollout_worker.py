@@ -63,6 +63,17 @@ def test_newer_weights_are_loaded_between_shards_and_equal_ones_are_not(bench, m
     assert len(loads) == 2, "version 2 has the weights of version 1"
 
 
+def test_a_task_that_ends_leaves_no_weights_on_its_node(bench, monkeypatch):
+    bench.publish(0, model=0)
+    bench.put(SHARD, prompt(0))
+    bench.serve()
+    copies = bench.worker._local_dir / f"grhpc-weights-{bench.run.run_id}"
+    assert list(copies.glob("g*"))
+    monkeypatch.setattr(bench.worker._host, "close", lambda: None)  # the module's other tests go on with it
+    bench.worker.close()
+    assert not list(copies.glob("g*"))
+
+
 def test_a_trainer_that_went_back_is_followed(bench):
     """After a resume, generation 2 publishes version 1 where generation 1 had reached version 5."""
     bench.publish(5, model=0)

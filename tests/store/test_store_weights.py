@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import threading
 from pathlib import Path
 
@@ -227,6 +228,47 @@ def test_a_copy_in_use_stays_and_one_that_nobody_uses_goes(store: WeightStore, t
     publish(store, 1, 3)
     first.fetch(first.newest(), tmp_path / "local")
     assert not old.exists() and new.exists()
+
+
+def test_the_last_task_to_leave_a_node_removes_the_copy(store: WeightStore, tmp_path: Path) -> None:
+    first, second = reader_of(store), reader_of(store)
+    publish(store, 1, 1)
+    path = first.fetch(first.newest(), tmp_path / "local")
+    second.fetch(second.newest(), tmp_path / "local")
+    first.leave()
+    assert path.exists(), "the second still uses it"
+    second.leave()
+    second.leave()
+    assert not path.exists()
+    assert first.fetch(first.newest(), tmp_path / "local").exists(), "who left may come back"
+
+
+def fetch_and_be_killed(directory: Path, local: Path) -> None:
+    WeightStore(directory, run_id=RUN).fetch_newest(local)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_a_killed_task_of_another_run_left_goes_at_the_next_start(store: WeightStore, tmp_path: Path) -> None:
+    publish(store, 1, 1)
+    local, left = tmp_path / "local", tmp_path / "local" / f"grhpc-weights-{RUN}" / "g0001-v000001"
+    child = multiprocessing.get_context("fork").Process(target=fetch_and_be_killed, args=(store.directory, local))
+    child.start()
+    child.join(60)
+    assert left.exists()
+    new, later = (WeightStore(tmp_path / run, run_id=run) for run in ("new", "later"))
+    used = [run.fetch(publish(run, 1, 1), local) for run in (new, later)]
+    assert not left.exists() and all(path.exists() for path in used), "but not what a live task of another run uses"
+
+
+def test_what_another_node_made_in_a_shared_folder_is_left_to_it(
+    store: WeightStore, tmp_path: Path, monkeypatch
+) -> None:
+    publish(store, 1, 1)
+    reader = reader_of(store)
+    path = reader.fetch(store.newest(), tmp_path / "local")
+    monkeypatch.setattr(local_copy, "_boot", lambda: "another node")
+    reader.leave()
+    assert path.exists()
 
 
 def test_a_copy_from_before_a_crash_is_not_trusted(store: WeightStore, tmp_path: Path, monkeypatch) -> None:
