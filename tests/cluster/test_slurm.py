@@ -1,11 +1,13 @@
 """On a real SLURM: the roles start, meet, drain, come back, and end; and nobody else's job is touched."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from grhpc import start
 from grhpc.cluster import control, launch
 from grhpc.cluster.sacct import tasks_of
 from grhpc.cluster.submissions import read_submissions
@@ -99,6 +101,7 @@ def test_killed_task_comes_back_but_a_hopeless_one_does_not(slurm_cluster: Lab, 
     kill_task(slurm_cluster, victim)
     (back,) = ready(killed, 1, restart=1)
     assert back["job"] == victim["job"]
+    assert (killed.jobs_dir / f"{victim['job']}.crashes").read_text() == "\n"
     assert len(events(killed, "ready", restart=0)) == 2  # its sibling went on
 
     until("the hopeless task to end", lambda: only_state(hopeless) == "FAILED")
@@ -113,9 +116,23 @@ def test_task_warned_of_its_time_limit_comes_back(slurm_cluster: Lab, make_run: 
     assert [e["reason"] for e in events(run, "drain", restart=0)] == ["signal SIGUSR2"]
 
 
+def test_task_that_overstays_its_time_limit_comes_back_but_not_one_that_is_final(
+    slurm_cluster: Lab, make_run: MakeRun
+) -> None:
+    deaf = make_run("slurm", "deaf", rollout=stub("rollout", "deaf", time_min=1, signal_s=30))
+    late = make_run("slurm", "late", verify=stub("verify", "late", time_min=1, signal_s=30))
+    launch.start(deaf, deaf.config(), ["rollout"])
+    launch.start(late, late.config(), ["verify"])
+    (first,) = ready(deaf, 1)
+    (second,) = ready(deaf, 1, restart=1, seconds=180)
+    assert second["job"] == first["job"] and second["t"] > first["end_s"]
+    assert not events(deaf, "drain")
+    until("sacct to agree", lambda: [(t.state, t.restarts) for t in tasks_of(deaf)] == [("RUNNING", 1)])
+    assert only_state(late) == "FAILED" and not events(late, "ready", restart=1)
+
+
 def test_scancel_is_the_end(slurm_cluster: Lab, make_run: MakeRun) -> None:
-    # A batch script that outlives its task, as may happen by chance: it must not bring the cancelled job back.
-    run = make_run("slurm", rollout=stub("rollout", tasks=2, setup=['trap "" TERM']))
+    run = make_run("slurm", rollout=stub("rollout", tasks=2))
     launch.start(run, run.config(), ["rollout"])
     ready(run, 2)
     slurm_cluster.run("scancel", *states(run))
@@ -187,5 +204,27 @@ def test_plain_template_starts_the_same_role(slurm_cluster: Lab, make_run: MakeR
     assert len(ready(run, count, role)) == count
     kill_task(slurm_cluster, events(run, "ready", role)[0])
     ready(run, 1, role, restart=1)
-    control.stop(run, now=True)  # finds the job by its comment: it was never written down
-    until("the job to end", lambda: job not in {j.partition("_")[0] for j in squeue(slurm_cluster)})
+    assert {(t.role, t.job_id.partition("_")[0]) for t in tasks_of(run)} == {(role, job)}  # it wrote itself down
+    assert control.stop(run, now=True) == [f"ended {count} tasks of stub"]
+    assert job not in {j.partition("_")[0] for j in squeue(slurm_cluster)}
+
+
+def test_a_runs_own_scripts_start_it(slurm_cluster: Lab, make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run("slurm", rollout=stub("rollout", tasks=2), verify=stub("verify"), train=stub("train"))
+    start._by_hand(run)  # what `start --no-launch` does with a new run directory
+    commands = [line for line in capsys.readouterr().out.splitlines() if line.startswith("sbatch ")]
+    for command in commands:
+        slurm_cluster.run(*shlex.split(command.replace("sbatch ", "sbatch --hold ")))
+    waiting = control.live_jobs(run)  # by their comment
+    assert sorted((job.role, job.kind) for job in waiting) == [
+        ("rollout", "waiting"),
+        ("rollout", "waiting"),
+        ("train", "waiting"),
+        ("verify", "waiting"),
+    ]
+    assert control.resume(run) == []  # nothing is missing
+    slurm_cluster.run("scontrol", "release", *{job.job_id.partition("_")[0] for job in waiting})
+    ready(run, 4)
+    until("sacct to agree", lambda: list(states(run).values()) == ["RUNNING"] * 4)
+    control.stop(run)
+    until("every role to end", lambda: set(states(run).values()) == {"COMPLETED"})

@@ -1,6 +1,7 @@
 """Put on a job's PYTHONPATH, this replaces the three roles by one that costs nothing: what it does stands in $STUB.
 
 linger   work until a drain, a stop request or the run's end
+deaf     work on whatever signal comes; late: after a signal, raise what no retry can mend
 once     say hello and end
 allreduce  every rank of a gloo group adds its rank + 1; rank 0 says the sum, then lingers
 fail     raise; hopeless: raise what no retry can mend
@@ -28,10 +29,12 @@ def main(run_dir, life):
         raise RuntimeError("the stub was told to fail")
     if kind == "hopeless":
         raise ConfigError("the stub was told to give up", "tell it otherwise")
-    while kind != "once" and not (life.draining or run.stop_reason() or run.finished()):
+    while kind != "once" and not (life.draining and kind != "deaf" or run.stop_reason() or run.finished()):
         time.sleep(0.1)
     reason = life.drain_reason or run.stop_reason() or "end"
     log.emit("drain", reason=reason, restart=life.restart, child_lives=bool(child and child.poll() is None))
+    if kind == "late":
+        raise ConfigError("the stub was told to give up", "tell it otherwise")
     if child:
         child.kill()
 
