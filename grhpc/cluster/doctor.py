@@ -3,6 +3,7 @@
 Does not know: how a run is made. Invariant: writes only a probe folder, which it removes; submits nothing.
 """
 
+import errno
 import os
 import re
 import shutil
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -88,7 +89,7 @@ def _version(name: str) -> str:
 
 
 def _filesystem(folder: Path) -> Iterator[Check]:
-    """What the store stands on: rename, fsync and link work, and the server's clock is near ours."""
+    """What the store stands on: rename, fsync and link work, names are exclusive, the server's clock is near ours."""
     above = next(p for p in [folder.absolute(), *folder.absolute().parents] if p.is_dir())
     try:
         probe = Path(tempfile.mkdtemp(prefix=".grhpc-probe-", dir=above))
@@ -101,12 +102,15 @@ def _filesystem(folder: Path) -> Iterator[Check]:
         os.rename(probe / "a", probe / "b")
         took_s = time.perf_counter() - began_s
         os.link(probe / "b", probe / "c")
+        lax = _lets_two_have_one_name(probe)
         skew_s = (probe / "b").stat().st_mtime - time.time()
     except OSError as error:
         yield Check(FAIL, f"{above}: {error.strerror} on rename, fsync or link", "put runs on another filesystem")
         return
     finally:
         shutil.rmtree(probe, ignore_errors=True)
+    if lax:
+        yield Check(FAIL, f"{above}: a second {lax} is not refused", "put runs on a filesystem that is true to POSIX")
     slow = took_s > SLOW_SYNC_S
     yield Check(
         WARN if slow else OK,
@@ -117,6 +121,27 @@ def _filesystem(folder: Path) -> Iterator[Check]:
         yield Check(WARN, f"its clock differs from ours by {skew_s:.0f} s", "harmless to leases; logs may confuse")
     free = shutil.disk_usage(above).free
     yield Check(OK if free > 2**30 else WARN, f"{free / 2**30:.0f} GiB free there", "" if free > 2**30 else "make room")
+
+
+def _lets_two_have_one_name(probe: Path) -> str:
+    """What should have failed and did not: the ledger's fence, and weights that appear once, stand on it."""
+    (probe / "d").mkdir()
+    (probe / "e").mkdir()
+    _write_synced(probe / "e" / "f")
+    second: dict[str, Callable[[], None]] = {
+        "link to one name": lambda: os.link(probe / "b", probe / "c"),
+        "exclusive creation of one file": lambda: os.close(os.open(probe / "b", os.O_WRONLY | os.O_CREAT | os.O_EXCL)),
+        "folder renamed over a full one": lambda: os.rename(probe / "d", probe / "e"),
+    }
+    for what, attempt in second.items():
+        try:
+            attempt()
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+        else:
+            return what
+    return ""
 
 
 def _write_synced(path: Path) -> None:

@@ -1,5 +1,6 @@
 """The doctor's checks, each seen well and seen ill."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,6 +67,24 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(doctor.tempfile, "mkdtemp", refuse)
     (check,) = doctor._filesystem(tmp_path)
     assert (check.level, "Read-only" in check.what) == (doctor.FAIL, True)
+
+
+@pytest.mark.parametrize(("call", "what"), [("link", "link"), ("open", "exclusive creation"), ("rename", "folder")])
+def test_a_filesystem_on_which_two_can_have_one_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, what: str
+) -> None:
+    real = getattr(os, call)
+
+    def lax(*words, **more):
+        try:
+            return real(*words, **more)
+        except OSError:
+            return os.dup(2) if call == "open" else None
+
+    monkeypatch.setattr(os, call, lax)
+    (failed,) = (check for check in doctor._filesystem(tmp_path) if check.level == doctor.FAIL)
+    assert f"a second {what}" in failed.what and "POSIX" in failed.remedy
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_slurm_fails_only_who_needs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
