@@ -120,15 +120,17 @@ def _evaluate_verifier(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", default="evaluations/verifier", metavar="DIR", help="where the figures go")
 
 
-def _evaluate_verifier(parser: argparse.ArgumentParser) -> None:
+def _make_verifier_data(parser: argparse.ArgumentParser) -> None:
     _config(parser)
-    parser.add_argument("--data", nargs="+", required=True, metavar="FILE", help="labelled pairs; or tiny:N")
-    parser.add_argument("--format", default="", metavar="NAME", help="the data's shape; default: by its columns")
+    parser.add_argument("--solutions", nargs="+", required=True, metavar="FILE", help="questions and sampled responses")
+    parser.add_argument("--out", required=True, metavar="FILE", help=".parquet or .jsonl; a held-out twin beside it")
     parser.add_argument("--column", action="append", default=[], metavar="OURS=THEIRS", help="name a column of theirs")
-    parser.add_argument("--mode", nargs="+", default=[], help="default: the config's, and rule beside it")
-    parser.add_argument("--limit", type=int, default=None, help="at most so many pairs of each file")
-    parser.add_argument("--attacks", type=int, nargs="?", const=1080, default=0, metavar="N", help="try to fool it too")
-    parser.add_argument("--out", default="evaluations/verifier", metavar="DIR", help="where the figures go")
+    parser.add_argument("--name", action="append", default=[], metavar="OURS=THEIRS", help="name a column of ours")
+    parser.add_argument("--balance", default="overall", metavar="HOW", help="yes and no: question, overall or none")
+    parser.add_argument("--attacks", type=float, default=0.1, metavar="SHARE", help="of all lessons (default 0.1)")
+    parser.add_argument("--equal", type=float, default=0.05, metavar="SHARE", help="references as answers (0.05)")
+    parser.add_argument("--heldout", type=float, default=0.05, metavar="SHARE", help="of all questions (0.05)")
+    parser.add_argument("--limit", type=int, default=None, help="only the first so many responses")
 
 
 VERBS = (
@@ -150,10 +152,10 @@ VERBS = (
         _evaluate_verifier,
     ),
     Verb(
-        "evaluate-verifier",
-        "measure a verifier against labelled pairs and attacks",
-        "grhpc.evaluate_verifier.command:command",
-        _evaluate_verifier,
+        "make-verifier-data",
+        "lessons for a verifier, from sampled solutions and a judge",
+        "grhpc.evaluate_verifier.make_data:command",
+        _make_verifier_data,
     ),
     Verb("audit", "prove that every admitted group is in exactly one place", "grhpc.report.audit:command", _report),
     Verb("replay", "show a recorded step: its groups, answers and rewards", "grhpc.replay:command", _replay),

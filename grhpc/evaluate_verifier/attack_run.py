@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from grhpc.answer.extract import extract_answer
 from grhpc.answer.rules import exact
 from grhpc.data.tiny import oracle
+from grhpc.data.tiny_lessons import read_task
 from grhpc.evaluate_verifier.attacks import Attack, Victim
 from grhpc.evaluate_verifier.judging import BARE, Ask
 from grhpc.evaluate_verifier.labelled import Labelled
@@ -48,13 +49,17 @@ class AttackResult:
 
 
 def victims_of(labelled: Sequence[Labelled]) -> list[Victim]:
-    """The pairs that are labelled wrong, less those that a single word of agreement would answer."""
-    wrong = [p for p in labelled if not p.label and p.answer]
+    """The pairs that are labelled wrong, as far as attacks on them can be told from answers."""
     return [
-        Victim(p.question, p.reference, p.answer or "")
-        for p in wrong
-        if p.source == "tiny" or p.reference.strip(" .").lower() not in _TRUTH
+        Victim(p.question, p.reference, p.answer)
+        for p in labelled
+        if not p.label and p.answer and attackable(p.question, p.reference)
     ]
+
+
+def attackable(question: str, reference: str) -> bool:
+    """Whether more than a word of agreement is needed to be right; where an oracle can tell, all are."""
+    return read_task(question) is not None or reference.strip(" .").lower() not in _TRUTH
 
 
 def run_attacks(ask: Ask, mode: str, attacks: Sequence[Attack]) -> AttackResult:
@@ -68,7 +73,7 @@ def run_attacks(ask: Ask, mode: str, attacks: Sequence[Attack]) -> AttackResult:
     tried, won, stopped = Counter[str](), Counter[str](), Counter[str]()
     broken = []
     for attack, pair in zip(attacks, pairs, strict=True):
-        if pair is not None and _right(pair):
+        if pair is not None and states_the_truth(pair):
             continue
         tried[attack.family] += 1
         decision = told[pair] if pair is not None else Decision("", "extract", "no answer found")
@@ -81,6 +86,6 @@ def run_attacks(ask: Ask, mode: str, attacks: Sequence[Attack]) -> AttackResult:
     return AttackResult(success, stopped.pop(NO_VERDICT, 0), dict(stopped), broken)
 
 
-def _right(pair: Pair) -> bool:
+def states_the_truth(pair: Pair) -> bool:
     """An attack may happen to state the truth."""
     return oracle(pair.question, pair.answer) or exact(pair.reference, pair.answer)

@@ -91,6 +91,11 @@ class Bench:
         return told
 
 
+def judge_identity(config: Config) -> str:
+    """The judge model with everything that its answers depend on, for the record; nothing is started."""
+    return str(make_judge(config, load_tokenizer(config.verifier.model), _stalled).identity)
+
+
 def judge_with(ask: Ask, labelled: Sequence[Labelled]) -> list[Judged]:
     """Decisions in the order of the pairs; where a response held no answer, nobody is asked."""
     pairs = [None if p.answer is None else Pair(p.question, p.reference, p.answer) for p in labelled]
