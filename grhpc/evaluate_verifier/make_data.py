@@ -1,8 +1,8 @@
 """The verb `make-verifier-data`: sampled solutions and a judge to a verifier's training data.
 
 Writes OUT, its held-out twin (Parquet or JSONL, one lesson a row), and a manifest of counts and digests beside them.
-The columns are named after the parts of the prompt (question, ground_truth, student_answer, verification) unless `--name`
-says otherwise: how TIGER-Lab/verifier-sft-data names its own is not written down where this project could read it.
+The columns are named after the parts of the prompt (question, ground_truth, student_answer, verification) unless
+`--name` says otherwise: how TIGER-Lab/verifier-sft-data names its own is nowhere to read for this project.
 
 Does not know: how lessons are made. Invariant: what can be refused is refused before the judge is asked.
 """
