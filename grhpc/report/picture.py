@@ -7,6 +7,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MARKS, TOGETHER = "●○·×", "◆"
 Points = Mapping[int, float | None]
@@ -60,7 +64,12 @@ def as_characters(curves: Sequence[Curve], *, width: int = 64, height: int = 14)
 
 
 def write_png(path: Path, panels: Sequence[tuple[str, Sequence[Curve] | Bars]], title: str) -> None:
-    """Panels of curves or stacked bars over steps, two a row."""
+    """`draw` as a file."""
+    draw(panels, title).savefig(path, dpi=120)
+
+
+def draw(panels: Sequence[tuple[str, Sequence[Curve] | Bars]], title: str) -> "Figure":
+    """Panels of curves or stacked bars over steps, two a row; a step is whole, and so is every mark on its axis."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -79,11 +88,11 @@ def write_png(path: Path, panels: Sequence[tuple[str, Sequence[Curve] | Bars]], 
             low, high = axes.get_ylim()
             axes.set_ylim(min(0.0, low), high)
         axes.set_xlabel("step")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize=8)
-    figure.savefig(path, dpi=120)
+    return figure
 
 
 def _draw_bars(axes: object, bars: Bars) -> None:

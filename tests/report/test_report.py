@@ -6,7 +6,7 @@ import math
 import pytest
 
 from grhpc.report.history import last_steps, seconds_by_role
-from grhpc.report.picture import Curve, as_characters
+from grhpc.report.picture import Bars, Curve, as_characters, draw
 from grhpc.report.report import as_text, make
 from grhpc.report.text import duration, number, one_line, percent, printable
 from grhpc.store.ledger import read_ledger
@@ -94,6 +94,18 @@ def test_curves_leave_gaps_and_stay_in_their_frame():
     assert sum(line.count("●") for line in frame) == 2
     assert frame[0][19] == "●" and frame[-1][0] == "●"
     assert all(len(line) <= 20 for line in frame)
+
+
+@pytest.mark.parametrize("steps", [[1], [0, 1], [1, 2], [0, 3], range(1, 40), range(0, 500, 7)])
+def test_only_whole_steps_are_marked(steps):
+    points = dict.fromkeys(steps, 0.5)
+    figure = draw([("a", [Curve("a", points)]), ("b", Bars("counts", {"x": points}))], "title")
+    figure.canvas.draw()
+    for axes in figure.axes:
+        low, high = axes.get_xlim()
+        marks = zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
+        shown = [label.get_text() for x, label in marks if low <= x <= high]
+        assert shown and all(text.isdigit() for text in shown), shown
 
 
 def test_curves_that_meet_say_so():
