@@ -6,10 +6,12 @@ Invariant: an update with a gradient that is not finite changes no weight.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from grhpc.errors import ConfigError
@@ -23,7 +25,7 @@ from grhpc.train.mcore import (
     get_forward_backward_func,
     get_megatron_optimizer,
 )
-from grhpc.train.microbatch import MicroBatch
+from grhpc.train.microbatch import MicroBatch, pad, plan
 from grhpc.train.model import DTYPES, Architecture, build_model, check_layout, read_architecture, transformer_config
 from grhpc.train.parallel import Parallel
 
@@ -44,6 +46,12 @@ class LearnerSettings:
     grad_clip: float = 1.0
     sequence_parallel: bool = False
     recompute: bool = False
+
+    @classmethod
+    def of(cls, settings: Any, dtype: str) -> "LearnerSettings":
+        """Those of a trainer's settings, GRPO's or supervised fine-tuning's, which carry the same names."""
+        names = [field.name for field in fields(cls) if field.name != "dtype"]
+        return cls(dtype=dtype, **{name: getattr(settings, name) for name in names})
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,19 @@ class Learner:
     def pad_multiple(self) -> int:
         """Sequence parallelism cuts every padded sequence over the tensor ranks."""
         return self.parallel.tensor_size if self.settings.sequence_parallel else 1
+
+    def micro_batches(
+        self,
+        token_ids: Sequence[npt.NDArray[np.int64]],
+        prompt_lengths: Sequence[int] | npt.NDArray[np.int64],
+        columns: dict[str, Sequence[npt.NDArray[np.float32]]],
+        size: int,
+    ) -> list[MicroBatch]:
+        """This replica's share of the sequences, padded, at most `size` a micro-batch; arguments as of `pad`."""
+        lengths, parallel = [len(tokens) for tokens in token_ids], self.parallel
+        mine = plan(lengths, size, parallel.data_size)[parallel.data_rank]
+        multiple, device = self.pad_multiple, parallel.device
+        return [pad(rows, token_ids, prompt_lengths, columns, multiple=multiple, device=device) for rows in mine]
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def read(self, micro_batches: Sequence[MicroBatch], read: ReadFunction, model: GPTModel | None = None) -> None:

@@ -23,7 +23,7 @@ import torch
 from grhpc.errors import ConfigError, DataError, GrhpcError
 from grhpc.train.learner import Learner, LearnerSettings
 from grhpc.train.logprobs import logprobs_and_entropy
-from grhpc.train.microbatch import MicroBatch, pad, plan
+from grhpc.train.microbatch import MicroBatch
 from grhpc.train.parallel import Parallel
 
 
@@ -56,6 +56,7 @@ class SftSettings:
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
     sequence_parallel: bool = False
+    recompute: bool = False
     seed: int = 0
 
 
@@ -100,7 +101,7 @@ def sft(
         raise DataError(f"{out_dir} already holds a model", "name another folder, or remove it")
     parallel = Parallel(settings.tensor_parallel, settings.pipeline_parallel, seed=settings.seed)
     try:
-        learner = Learner(model_dir, parallel, _learner_settings(settings))
+        learner = Learner(model_dir, parallel, LearnerSettings.of(settings, settings.dtype))
         steps = []
         for number in range(settings.steps):
             steps.append(_step(learner, batch_of(number), number, settings))
@@ -134,18 +135,6 @@ def shuffled_batches(examples: Sequence[Example], batch_size: int, seed: int) ->
     return batch_of
 
 
-def _learner_settings(settings: SftSettings) -> LearnerSettings:
-    return LearnerSettings(
-        dtype=settings.dtype,
-        weight_decay=settings.weight_decay,
-        adam_beta1=settings.adam_beta1,
-        adam_beta2=settings.adam_beta2,
-        adam_eps=settings.adam_eps,
-        grad_clip=settings.grad_clip,
-        sequence_parallel=settings.sequence_parallel,
-    )
-
-
 def _step(learner: Learner, examples: Sequence[Example], number: int, settings: SftSettings) -> SftStep:
     start = time.monotonic()
     lr = learning_rate(number, settings)
@@ -172,12 +161,7 @@ def _micro_batches(learner: Learner, examples: Sequence[Example], settings: SftS
                 "an example has an empty prompt or completion, or not one weight a completion token", "mend the pairs"
             )
         weights.append(np.asarray(example.weights or [1.0] * length, dtype=np.float32))
-    parallel = learner.parallel
-    mine = plan([len(t) for t in token_ids], settings.micro_batch_size, parallel.data_size)[parallel.data_rank]
-    return [
-        pad(rows, token_ids, prompts, {"weights": weights}, multiple=learner.pad_multiple, device=parallel.device)
-        for rows in mine
-    ]
+    return learner.micro_batches(token_ids, prompts, {"weights": weights}, settings.micro_batch_size)
 
 
 def _loss(vocab_size: int) -> Callable[[torch.Tensor, MicroBatch], tuple[torch.Tensor, torch.Tensor]]:

@@ -22,7 +22,7 @@ from grhpc.train.checkpoint import load_checkpoint, save_checkpoint
 from grhpc.train.learner import Learner, LearnerSettings, Update
 from grhpc.train.logprobs import logprobs_and_entropy
 from grhpc.train.mcore import GPTModel
-from grhpc.train.microbatch import MicroBatch, pad, plan
+from grhpc.train.microbatch import MicroBatch
 from grhpc.train.parallel import Parallel
 
 OLD, REFERENCE, SAMPLER, ADVANTAGES = "old", "reference", "sampler", "advantages"
@@ -45,7 +45,7 @@ class Trainer:
             patience_s=config.store.wait_s + _CONTROL_MARGIN_S,
         )
         try:
-            self._learner = Learner(model_dir, self._parallel, learner_settings(train, config.policy.dtype))
+            self._learner = Learner(model_dir, self._parallel, LearnerSettings.of(train, config.policy.dtype))
             self._reference: GPTModel | None = None
             if config.grpo.kl_coef:
                 self._reference = self._learner.load_model(model_dir)
@@ -119,7 +119,6 @@ class Trainer:
         self._parallel.close()
 
     def _micro_batches(self, batch: Batch) -> list[MicroBatch]:
-        lengths = [len(tokens) for tokens in batch.token_ids]
         columns: dict[str, Sequence[Floats]] = {
             SAMPLER: batch.sampler_logprobs,
             ADVANTAGES: [
@@ -127,12 +126,8 @@ class Trainer:
                 for logprobs, advantage in zip(batch.sampler_logprobs, batch.advantages, strict=True)
             ],
         }
-        parallel = self._parallel
-        mine = plan(lengths, self._config.train.micro_batch_size, parallel.data_size)[parallel.data_rank]
-        multiple, device = self._learner.pad_multiple, parallel.device
-        return [
-            pad(rows, batch.token_ids, batch.prompt_lengths, columns, multiple=multiple, device=device) for rows in mine
-        ]
+        size = self._config.train.micro_batch_size
+        return self._learner.micro_batches(batch.token_ids, batch.prompt_lengths, columns, size)
 
     def _fill_columns(self, parts: list[list[MicroBatch]]) -> None:
         """The log-probabilities that stay fixed during the step, on the ranks that compute the loss."""
@@ -175,20 +170,6 @@ class Trainer:
 def learning_rate(step: int, settings: TrainConfig) -> float:
     """Constant after a linear warm-up over the first `warmup_steps` steps; `step` counts from 1."""
     return settings.lr * min(1.0, step / max(1, settings.warmup_steps))
-
-
-def learner_settings(settings: TrainConfig, dtype: str) -> LearnerSettings:
-    """What of the training settings concerns the learner."""
-    return LearnerSettings(
-        dtype=dtype,
-        weight_decay=settings.weight_decay,
-        adam_beta1=settings.adam_beta1,
-        adam_beta2=settings.adam_beta2,
-        adam_eps=settings.adam_eps,
-        grad_clip=settings.grad_clip,
-        sequence_parallel=settings.sequence_parallel,
-        recompute=settings.recompute,
-    )
 
 
 def _figures(updates: Sequence[Update], lr: float) -> dict[str, float]:

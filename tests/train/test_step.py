@@ -11,7 +11,10 @@ import torch
 from safetensors.torch import load_file
 from trainer_cases import make_batch, make_config
 
+from grhpc.config import TrainConfig
 from grhpc.grpo.batch import Batch
+from grhpc.train.learner import LearnerSettings
+from grhpc.train.sft import SftSettings
 from grhpc.train.step import Trainer, learning_rate
 
 
@@ -171,6 +174,12 @@ def test_learning_rate_rises_over_the_warmup_then_stays():
     settings = make_config(train={"lr": 1.0, "warmup_steps": 4}).train
     assert [learning_rate(step, settings) for step in (1, 2, 4, 5, 100)] == [0.25, 0.5, 1.0, 1.0, 1.0]
     assert learning_rate(1, dataclasses.replace(settings, warmup_steps=0)) == 1.0
+
+
+@pytest.mark.parametrize("of", [TrainConfig, SftSettings])
+def test_grpo_and_fine_tuning_hand_the_learner_the_same_settings(of):
+    settings = of(steps=1, lr=1.0, adam_beta2=0.5, grad_clip=7.0, recompute=True)
+    assert LearnerSettings.of(settings, "float32") == LearnerSettings("float32", 0.01, 0.9, 0.5, 1e-8, 7.0, False, True)
 
 
 @pytest.mark.parametrize(
