@@ -22,7 +22,7 @@ import torch
 from torch.distributed.checkpoint.api import CheckpointException
 
 from grhpc.errors import ConfigError, CorruptFile, StoreError
-from grhpc.store.atomic import fsync_dir, list_names, make_dir, storing, write_json
+from grhpc.store.atomic import fsync_dir, make_dir, storing, write_json
 from grhpc.train.learner import Learner
 from grhpc.train.mcore import FileStrategy, dist_checkpointing
 from grhpc.train.mcore import parallel_state as mpu
@@ -133,8 +133,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def list_files(folder: Path) -> list[str]:
     """The checkpoint's files, sorted, the manifest aside; Megatron-Core hides one of them behind a dot."""
-    hidden = [".metadata"] if (folder / ".metadata").exists() else []
-    return sorted([*hidden, *(name for name in list_names(folder) if name != MANIFEST)])
+    with storing(folder):
+        names = os.listdir(folder)
+    return sorted(n for n in names if n == ".metadata" or not n.startswith(".") and n != MANIFEST)
 
 
 def _writer(name: str) -> int:

@@ -143,16 +143,16 @@ def save_without_space(config: Config, model_dir: Path, folder: Path) -> str:
 def save_unseen(config: Config, model_dir: Path, folder: Path) -> str:
     """`save_only` where no machine's listing shows yet what the ranks on other machines wrote."""
     mine = int(os.environ["RANK"])
-    listing = checkpoint.list_names
+    listing = checkpoint.list_files
 
     def old_listing(directory: Path) -> list[str]:
         return [name for name in listing(directory) if name.startswith(f"__{mine}_") or not name.startswith("__")]
 
-    checkpoint.list_names = old_listing
+    checkpoint.list_files = old_listing
     try:
         return save_only(config, model_dir, folder)
     finally:
-        checkpoint.list_names = listing
+        checkpoint.list_files = listing
 
 
 def wait_for_rank_0(config: Config, model_dir: Path) -> None:
