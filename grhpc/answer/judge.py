@@ -44,6 +44,14 @@ _HEADING = re.compile(r"#{2,}")
 _LABEL = re.compile(r"[A-Za-z][A-Za-z ]*(?=:)")
 _SEQUENCE = 8  # words of the template in a row that no honest answer repeats
 _CLAIM = re.compile(r"final\W{0,3}decision", re.IGNORECASE)
+_CLAIM_LETTERS = "finaldecision"
+_LOOKALIKE = str.maketrans(  # Cyrillic and Greek letters, of those that a decision could be written with
+    "\u0430\u0435\u0456\u043e\u0441\u0455\u0501\u0410\u0415\u0406\u041e\u0421\u0405\u03dc\u0399\u039d\u0391\u0395\u039f\u03b9\u03bf",
+    "aeiocsdAEIOCSFINAEOio",
+)
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]")
+_TOKEN = re.compile(r"<\|(?:im_|end|eot|eom|begin|start|user|assistant|system|pad)\w*\|>")
+_MOST_PARTS = 1  # of the judge's prompt that an answer may name with a colon after it
 _LAYOUT = re.compile(r"\\(?:left|right|quad|qquad|text|textbf|mathrm|mathbf|boxed|displaystyle|[,;:! ])(?![a-zA-Z])")
 _MEANINGFUL = {"<", ">", "=", "+"}
 
@@ -86,7 +94,7 @@ def fill(template: str, question: str, reference: str, answer: str) -> str:
 
 def harmless(template: str, answer: str) -> str:
     """The student's answer on one line, unable to forge the template's headings, a turn, or a decision."""
-    line = _SPECIAL.sub(" ", " ".join(answer.split()))
+    line = _SPECIAL.sub(" ", " ".join(_INVISIBLE.sub("", answer).split()))
     line = _labels(template).sub(r"\1 ", _HEADING.sub("#", line))
     return " ".join(_CLAIM.sub("claim", line).split())
 
@@ -99,8 +107,12 @@ def settle(template: str, reference: str, answer: str) -> Settled | None:
         return Settled(NO, "the answer holds nothing but punctuation")
     if len(answer) > 2000 + 8 * len(reference):
         return Settled(NO, f"the answer is absurdly long: {len(answer)} characters")
-    if _CLAIM.search(answer) and not _CLAIM.search(reference):
+    if _CLAIM_LETTERS in _letters(answer) and _CLAIM_LETTERS not in _letters(reference):
         return Settled(NO, "the answer speaks of a final decision")
+    if _TOKEN.search(answer) and not _TOKEN.search(reference):
+        return Settled(NO, "the answer holds a special token")
+    if len(_parts(template, answer) - _parts(template, reference)) > _MOST_PARTS:
+        return Settled(NO, "the answer writes the judge's prompt anew")
     if not _sequences(_skeleton(template)).isdisjoint(_sequences(answer)):
         return Settled(NO, "the answer copies the judge's instructions")
     return None
@@ -131,6 +143,17 @@ def _labels(template: str) -> re.Pattern[str]:
     longest_first = sorted(words, key=len, reverse=True)
     names = "|".join(map(re.escape, longest_first))
     return re.compile(rf"({names})\s*+[:\uff1a][\s:\uff1a]*+", re.IGNORECASE)
+
+
+def _parts(template: str, text: str) -> set[str]:
+    """The parts of the judge's prompt, and the turns, that `text` opens."""
+    return {match[1].lower() for match in _labels(template).finditer(text)}
+
+
+def _letters(text: str) -> str:
+    """The letters of `text` alone, as they look: signs, spaces, fonts, and other alphabets' twins set aside."""
+    plain = unicodedata.normalize("NFKC", text.translate(_LOOKALIKE))
+    return "".join(filter(str.isalpha, plain)).casefold()
 
 
 def _skeleton(template: str) -> str:
