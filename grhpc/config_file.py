@@ -1,4 +1,4 @@
-"""Strict YAML to a Config: read, checked, written.
+"""Strict YAML to a Config, or an SftConfig: read, checked, written.
 
 A key that is no setting is an error that names the nearest one. `load` reads a person's file, or the resolved copy in a
 run directory, which is all that workers read.
@@ -10,31 +10,49 @@ import dataclasses
 import typing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
-from grhpc.config import Config
+from grhpc.config import AnyConfig, Config, SftConfig
 from grhpc.errors import ConfigError
 from grhpc.strict import apply_override, build, read_yaml
+
+Kind = TypeVar("Kind", bound=Config | SftConfig)
+Problem = tuple[str, str]  # what is wrong, what to do
 
 
 def load(path: Path | str, overrides: typing.Sequence[str] = ()) -> Config:
     """Read and check a YAML file; `overrides` are "section.key=value" with YAML values. Raises ConfigError."""
+    return load_as(Config, path, overrides)
+
+
+def load_as(kind: type[Kind], path: Path | str, overrides: typing.Sequence[str] = ()) -> Kind:
+    """`load` for the configuration of any kind of run."""
     tree = read_yaml(Path(path))
     for override in overrides:
         apply_override(tree, override)
-    config = build(Config, tree, "")
+    config = build(kind, tree, "")
     check(config)
     return config
 
 
-def with_absolute_paths(config: Config) -> Config:
+def with_absolute_paths(config: Kind) -> Kind:
     """The same with every folder that exists here spelt absolutely, for jobs that may start elsewhere. Hub ids stay."""
-    c = config
+    changed: Any = _sft_absolute(config) if isinstance(config, SftConfig) else _grpo_absolute(config)
+    same_kind: Kind = replace(changed, run=replace(config.run, dir=str(Path(config.run.dir).absolute())))
+    return same_kind
+
+
+def _sft_absolute(c: SftConfig) -> SftConfig:
+    prepared, template = str(Path(c.data.prepared).absolute()), _absolute(c.data.template)
+    model = replace(c.model, model=_absolute(c.model.model))
+    return replace(c, model=model, data=replace(c.data, prepared=prepared, template=template))
+
+
+def _grpo_absolute(c: Config) -> Config:
     return replace(
         c,
-        run=replace(c.run, dir=str(Path(c.run.dir).absolute())),
         policy=replace(c.policy, model=_absolute(c.policy.model)),
         verifier=replace(c.verifier, model=_absolute(c.verifier.model), template=_absolute(c.verifier.template)),
         data=replace(c.data, prepared=str(Path(c.data.prepared).absolute())),
@@ -50,10 +68,15 @@ def dump(config: Any) -> str:
     return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True)
 
 
-def check(config: Config) -> None:
+def check(config: Config | SftConfig) -> None:
     """Refuse settings that contradict each other. Raises ConfigError."""
-    c, problems = config, []
-    for where, value, allowed in (
+    problems = _check_sft(config) if isinstance(config, SftConfig) else _check_grpo(config)
+    if problems:
+        raise ConfigError(*problems[0])
+
+
+def _check_grpo(c: Config) -> list[Problem]:
+    problems = _words(
         ("policy.dtype", c.policy.dtype, ("bfloat16", "float32")),
         ("verifier.dtype", c.verifier.dtype, ("bfloat16", "float32")),
         ("verifier.endpoint.api", c.verifier.endpoint.api, ("chat", "completions")),
@@ -62,10 +85,8 @@ def check(config: Config) -> None:
         ("grpo.zero_variance", c.grpo.zero_variance, ("keep", "drop")),
         ("cluster.executor", c.cluster.executor, ("slurm", "local")),
         ("evaluate.oracle", c.evaluate.oracle, ("", "tiny")),
-    ):
-        if value not in allowed:
-            problems.append((f"{where} is {value!r}", f"choose one of: {', '.join(a or '(empty)' for a in allowed)}"))
-    for where, number in (
+    )
+    problems += _too_small(
         ("rollout.group_size", c.rollout.group_size - 1),
         ("rollout.groups_per_shard", c.rollout.groups_per_shard),
         ("grpo.groups_per_step", c.grpo.groups_per_step),
@@ -79,11 +100,8 @@ def check(config: Config) -> None:
         ("verifier.endpoint.timeout_s", c.verifier.endpoint.timeout_s),
         ("store.lease_s", c.store.lease_s),
         ("rollout.temperature", c.rollout.temperature),
-    ):
-        if number <= 0:
-            problems.append((f"{where} is too small", "give a larger value (group_size must be at least 2)"))
-    problems += _divisibility(config)
-    problems += _contexts(config)
+    )
+    problems += _layout(c) + _divisibility(c) + _contexts(c)
     if c.verifier.endpoint.url and (c.verifier.endpoint.api, c.verifier.template) == ("chat", "general-verifier"):
         problems.append(
             (
@@ -91,11 +109,49 @@ def check(config: Config) -> None:
                 "set verifier.template: chat, or verifier.endpoint.api: completions",
             )
         )
-    if problems:
-        raise ConfigError(*problems[0])
+    return problems
 
 
-def _contexts(c: Config) -> list[tuple[str, str]]:
+def _check_sft(c: SftConfig) -> list[Problem]:
+    problems = _words(
+        ("model.dtype", c.model.dtype, ("bfloat16", "float32")),
+        ("train.schedule", c.train.schedule, ("cosine", "constant")),
+        ("cluster.executor", c.cluster.executor, ("slurm", "local")),
+    )
+    problems += _too_small(
+        ("data.max_tokens", c.data.max_tokens),
+        ("train.epochs", c.train.epochs),
+        ("train.steps", c.train.steps + 1),
+        ("train.rows_per_step", c.train.rows_per_step),
+        ("train.lr", c.train.lr),
+        ("train.checkpoint_every", c.train.checkpoint_every),
+        ("train.checkpoint_keep", c.train.checkpoint_keep),
+    )
+    problems += _layout(c)
+    replicas = 1 if problems else _world(c) // (c.train.tensor_parallel * c.train.pipeline_parallel)
+    if c.train.rows_per_step % replicas:
+        rows = f"train.rows_per_step {c.train.rows_per_step} is not a multiple of the {replicas} replicas"
+        problems.append((rows, "a replica without a row would only wait: give every one as many"))
+    if not 0 <= c.data.heldout_share < 1:
+        problems.append((f"data.heldout_share is {c.data.heldout_share}", "give a share of the questions, as 0.01"))
+    return problems
+
+
+def _words(*settings: tuple[str, str, tuple[str, ...]]) -> list[Problem]:
+    """The settings whose value is none of those allowed."""
+    return [
+        (f"{where} is {value!r}", f"choose one of: {', '.join(a or '(empty)' for a in allowed)}")
+        for where, value, allowed in settings
+        if value not in allowed
+    ]
+
+
+def _too_small(*settings: tuple[str, float]) -> list[Problem]:
+    remedy = "give a larger value (group_size must be at least 2)"
+    return [(f"{where} is too small", remedy) for where, number in settings if number <= 0]
+
+
+def _contexts(c: Config) -> list[Problem]:
     """What an engine is told to hold must hold what its role will ask of it."""
     needs = (
         ("rollout", c.rollout.engine, c.data.max_prompt_tokens + c.rollout.max_response_tokens),
@@ -111,19 +167,30 @@ def _contexts(c: Config) -> list[tuple[str, str]]:
     ]
 
 
-def _divisibility(c: Config) -> list[tuple[str, str]]:
-    """The arithmetic of parallel sizes: world = TP x PP x DP, and every update's share divides over DP."""
-    world = c.cluster.train.nodes * c.cluster.train.tasks_per_node
+def _world(c: AnyConfig) -> int:
+    return c.cluster.train.nodes * c.cluster.train.tasks_per_node
+
+
+def _layout(c: Config | SftConfig) -> list[Problem]:
+    """The arithmetic of parallel sizes: world = TP x PP x DP."""
     model_parallel = c.train.tensor_parallel * c.train.pipeline_parallel
-    if world % model_parallel:
+    if min(c.train.tensor_parallel, c.train.pipeline_parallel) < 1:
+        return [("train.tensor_parallel and train.pipeline_parallel are at least 1", "give 1 for none")]
+    if _world(c) % model_parallel:
         return [
             (
-                f"the trainer has {world} ranks, not a multiple of "
+                f"the trainer has {_world(c)} ranks, not a multiple of "
                 f"tensor_parallel x pipeline_parallel = {model_parallel}",
                 "change cluster.train.nodes x tasks_per_node, or the parallel sizes",
             )
         ]
-    if c.grpo.groups_per_step % c.grpo.updates_per_step:
+    if c.train.sequence_parallel and c.train.tensor_parallel == 1:
+        return [("train.sequence_parallel needs tensor_parallel > 1", "set it to false, or raise tensor_parallel")]
+    return []
+
+
+def _divisibility(c: Config) -> list[Problem]:
+    if c.grpo.updates_per_step > 0 and c.grpo.groups_per_step % c.grpo.updates_per_step:
         return [
             (
                 f"grpo.groups_per_step {c.grpo.groups_per_step} is not a multiple of "
@@ -131,6 +198,4 @@ def _divisibility(c: Config) -> list[tuple[str, str]]:
                 "make every update use the same number of groups",
             )
         ]
-    if c.train.sequence_parallel and c.train.tensor_parallel == 1:
-        return [("train.sequence_parallel needs tensor_parallel > 1", "set it to false, or raise tensor_parallel")]
     return []

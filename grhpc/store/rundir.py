@@ -2,7 +2,8 @@
 
     config.yaml run.json stop.json finished.json
     queue/{prompts,rollouts,verdicts}/  weights/  checkpoints/s000100/  batches/s000012-g0003.parquet  archive/
-    ledger/  events/<role>-<job>.jsonl  logs/  eval/heldout/v000010.parquet  report/  quarantine/  jobs/  rendezvous/
+    ledger/  decisions/  events/<role>-<job>.jsonl  logs/  eval/heldout/v000010.parquet  report/  quarantine/  jobs/
+    rendezvous/  model/ (what supervised fine-tuning makes)
 
 Does not know: what roles do. Invariant: a run directory appears whole, by one rename, with a random run id that every
 file of the run repeats; files of another run are refused.
@@ -13,13 +14,14 @@ import os
 import secrets
 import shutil
 import time
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from grhpc import config_file
-from grhpc.config import Config, StoreConfig
-from grhpc.errors import CorruptFile, StoreError
+from grhpc.config import KINDS, AnyConfig, Config, SftConfig, StoreConfig
+from grhpc.errors import ConfigError, CorruptFile, StoreError
 from grhpc.records import GroupPrompt, Rollout, Verdict
 from grhpc.store.atomic import fsync_dir, list_names, read_json, storing, write_bytes, write_json
 from grhpc.store.events import EventLog
@@ -31,17 +33,8 @@ QUEUES: dict[str, type[Any]] = {"prompts": GroupPrompt, "rollouts": Rollout, "ve
 
 _RUN, _CONFIG, _STOP, _FINISHED = "run.json", "config.yaml", "stop.json", "finished.json"
 _FOLDERS = (
-    "archive",
-    "batches",
-    "checkpoints",
-    "eval/heldout",
-    "events",
-    "jobs",
-    "ledger",
-    "logs",
-    "quarantine",
-    "rendezvous",
-    "report",
+    *("archive", "batches", "checkpoints", "decisions", "eval/heldout", "events", "jobs", "ledger", "logs"),
+    *("quarantine", "rendezvous", "report"),
 )
 
 
@@ -53,7 +46,7 @@ class RunDir:
         self.run_id: str = about["run_id"]
 
     @classmethod
-    def create(cls, root: Path, config: Config, **about: Any) -> "RunDir":
+    def create(cls, root: Path, config: AnyConfig, **about: Any) -> "RunDir":
         """A new run in `root`, which must not exist or be empty. `about` (versions, git state) goes into run.json.
 
         Raises StoreError, and leaves nothing, where something is in the way.
@@ -61,7 +54,9 @@ class RunDir:
         root = Path(root).absolute()
         _refuse_used(root)
         temp = root.parent / f".{root.name}.{secrets.token_hex(4)}.tmp"
-        about = {**about, "run_id": secrets.token_hex(8), "name": root.name, "created": round(time.time(), 3)}
+        kind = next(name for name, cls in KINDS.items() if isinstance(config, cls))
+        about = {**about, "kind": kind, "run_id": secrets.token_hex(8), "name": root.name}
+        about["created"] = round(time.time(), 3)
         try:
             with storing(root):
                 root.parent.mkdir(parents=True, exist_ok=True)
@@ -71,9 +66,10 @@ class RunDir:
             write_json(temp / _RUN, about)
             new = cls(temp, about)
             new._store = config.store
-            for name in QUEUES:
-                new.queue(name)
-            WeightStore(temp / "weights", run_id=new.run_id)
+            if isinstance(config, Config):
+                for name in QUEUES:
+                    new.queue(name)
+                WeightStore(temp / "weights", run_id=new.run_id)
             _move_in(temp, root)
         except BaseException:
             shutil.rmtree(temp, ignore_errors=True)
@@ -91,16 +87,33 @@ class RunDir:
             raise CorruptFile(f"{root / _RUN} names no run id", "restore it, or start a new run")
         return cls(root, about)
 
-    def amend(self, config: Config, **about: Any) -> None:
+    def amend(self, config: AnyConfig, **about: Any) -> None:
         """Replace the configuration. `about`, which says so, replaces entries of run.json, and is written first."""
         self.about = {**self.about, **about}
         write_json(self.root / _RUN, self.about)
         write_bytes(self.config_path, config_file.dump(config).encode())
 
-    def config(self) -> Config:
-        """The resolved configuration, as it was when the run was created or last amended."""
+    @property
+    def kind(self) -> str:
+        """One of KINDS."""
+        return str(self.about.get("kind", "grpo"))
+
+    def settings(self, overrides: Sequence[str] = ()) -> Config | SftConfig:
+        """The resolved configuration, of whatever kind, as it was when the run was created or last amended."""
+        if self.kind not in KINDS:
+            raise CorruptFile(f"{self.root / _RUN} says kind {self.kind!r}", f"known kinds: {', '.join(KINDS)}")
         with storing(self.config_path):
-            return config_file.load(self.config_path)
+            return config_file.load_as(KINDS[self.kind], self.config_path, overrides)
+
+    def config(self) -> Config:
+        """The `settings` of a run of GRPO. Raises ConfigError for one of another kind."""
+        settings = self.settings()
+        if not isinstance(settings, Config):
+            raise ConfigError(
+                f"{self.root.name} is a run of {self.kind}: it has no rollouts and no verdicts",
+                f"its verbs: status, logs, stop, resume; its result: {self.model_dir}",
+            )
+        return settings
 
     def queue(self, name: str) -> Queue[Any]:
         """`prompts`, `rollouts` or `verdicts`, with the run's lease and attempts."""
@@ -203,6 +216,15 @@ class RunDir:
         return self.root / "archive"
 
     @property
+    def decisions_dir(self) -> Path:
+        return self.root / "decisions"
+
+    @property
+    def model_dir(self) -> Path:
+        """What supervised fine-tuning made: a Hugging Face folder; there once it is whole."""
+        return self.root / "model"
+
+    @property
     def events_dir(self) -> Path:
         return self.root / "events"
 
@@ -228,7 +250,7 @@ class RunDir:
 
     @cached_property
     def _store(self) -> StoreConfig:
-        return self.config().store
+        return self.settings().store
 
     def _read(self, name: str) -> dict[str, Any] | None:
         if name not in list_names(self.root):
