@@ -59,8 +59,12 @@ def _run(parser: argparse.ArgumentParser) -> None:
 
 def _start(parser: argparse.ArgumentParser) -> None:
     _config(parser)
-    parser.add_argument("--no-launch", action="store_true", help="submit nothing: write batch scripts for sbatch")
+    _no_launch(parser)
     parser.add_argument("--watch", action="store_true", help="stay and show the run; Ctrl-C leaves it going")
+
+
+def _no_launch(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--no-launch", action="store_true", help="submit nothing: write batch scripts for sbatch")
 
 
 def _sft(parser: argparse.ArgumentParser) -> None:
@@ -94,6 +98,7 @@ def _stop(parser: argparse.ArgumentParser) -> None:
 def _resume(parser: argparse.ArgumentParser) -> None:
     _run(parser)
     _set(parser)
+    _no_launch(parser)
     parser.add_argument("--watch", action="store_true", help="stay and show the run; Ctrl-C leaves it going")
 
 

@@ -10,7 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +63,11 @@ def _take_back(run: RunDir) -> None:
             shutil.rmtree(run.root)
 
 
-def _by_hand(run: RunDir) -> int:
+def _by_hand(run: RunDir, without: Collection[str] = ()) -> int:
     """Write a batch script for each role, and print how to submit them; the trainer last, as `start` does."""
     config = run.config()
     print(f"run {run.root.name} in {run.root}; to start its roles:")
-    for role in sorted(ROLES, key=lambda role: role == "train"):
+    for role in sorted(set(ROLES).difference(without), key=lambda role: (role == "train", role)):
         path = run.jobs_dir / f"{role}.sbatch"
         run.log_dir(role).mkdir(parents=True, exist_ok=True)
         write_bytes(path, script(role, config, run.run_id, str(run.root)).encode())
@@ -84,16 +84,21 @@ def resume(args: argparse.Namespace) -> int:
         return 0
     config, changes = amend.amended(run, args.overrides) if args.overrides else (run.config(), {})
     begun, prepared = amend.begun(run), _prepared_digest(config)
-    if begun and run.about.get("prepared", prepared) != prepared:
+    if (begun or not changes) and run.about.get("prepared", prepared) != prepared:
         raise DataError(
             f"the prompts in {config.data.prepared} are not those this run began with", "put the prepared folder back"
         )
     if changes:
         preflight.check(config)
-        launch.require(config)
+        if not args.no_launch:
+            launch.require(config)
         about = {} if begun else {"prepared": prepared, "models": amend.model_digests(config)}
         amend.amend(run, config, changes, **about)
         print("\n".join(f"{setting}: {old} -> {new}" for setting, (old, new) in changes.items()))
+    if args.no_launch:
+        there = {job.role for job in control.live_jobs(run)}
+        run.clear_stop()
+        return _by_hand(run, without=there)
     jobs = control.resume(run)
     print(", ".join(f"{j.role} job {j.job_id}" for j in jobs) or "every role is already running", flush=True)
     return _look(run, args.watch)

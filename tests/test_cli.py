@@ -147,6 +147,24 @@ def test_start_without_launching_makes_the_run_and_says_how_to_submit_it(submit,
         assert run.log_dir(role).is_dir()
 
 
+def test_resume_without_launching_writes_the_scripts_that_are_missing(submit, tiny, tmp_path, slurm):
+    words = [*tiny("start", "cluster.executor=slurm", "data.limit=64"), "--no-launch"]
+    assert submit(*words).returncode == 0
+    run = RunDir.open(tmp_path / "runs" / "tiny")
+    run.request_stop("enough")
+    lives = f'case $* in *%k*) echo "7_0|PENDING|tiny-rollout|grhpc:{run.run_id}" ;; esac'
+    (tmp_path / "programs" / "squeue").write_text(f"#!/bin/sh\n{lives}\n")
+    done = submit("resume", str(run.root), "--no-launch")
+    commands = [line for line in done.stdout.splitlines() if line.startswith("sbatch ")]
+    assert commands == [f"sbatch {run.jobs_dir}/{role}.sbatch" for role in ("verify", "train")], done.stderr
+    assert run.stop_reason() is None
+    refused = submit("resume", str(run.root), "--no-launch", "--set", "cluster.train.time_min=99")
+    assert_two_lines(refused, "1 tasks of tiny live", "submit.py stop tiny")
+    (tmp_path / "programs" / "squeue").write_text("#!/bin/sh\n")
+    assert submit("resume", str(run.root), "--no-launch", "--set", "cluster.train.time_min=99").returncode == 0
+    assert "#SBATCH --time=99\n" in (run.jobs_dir / "train.sbatch").read_text()
+
+
 def test_start_without_launching_needs_slurms_executor(submit, tiny, tmp_path):
     assert_two_lines(submit(*tiny("start"), "--no-launch"), "cluster.executor is local", "cluster.executor=slurm")
     assert list(tmp_path.iterdir()) == []

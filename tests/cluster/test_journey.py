@@ -17,8 +17,8 @@ import pytest
 from grhpc.cluster import control
 from grhpc.store.events import read_events
 from grhpc.store.ledger import read_ledger
+from grhpc.store.recorded import read_batch
 from grhpc.store.rundir import RunDir
-from grhpc.train.recorded import read_batch
 from tests.cluster.conftest import until
 from tests.cluster.lab import Lab
 
