@@ -39,15 +39,18 @@ def command(args: argparse.Namespace) -> int:
     config = load(args.config, args.overrides)
     if args.format not in ("", *NAMES):
         raise ConfigError(f"no format {one_line(args.format)!r}", f"choose among: {', '.join(NAMES)}")
+    if args.attacks < 0 or (args.limit is not None and args.limit < 1):
+        raise ConfigError("--limit or --attacks is less than one", "give a number from 1, or leave it out")
     files = [read_labelled(place, args.format, columns_of(args.column)) for place in args.data]
     files = [replace(file, pairs=subsample(file.pairs, args.limit)) for file in files]
     for file in files:
         print(f"{one_line(file.name)}: {len(file.pairs)} pairs, {file.unlabelled} without a label left out")
     modes = _modes(args.mode or [config.verify.mode, BASELINE], bool(args.attacks))
     attacks = _attacks(config, files, args.attacks)
+    benches = [Bench(config, mode) for mode in modes]
     out = Path(args.out)
     make_dir(out)
-    results = [_run(config, mode, [p for file in files for p in file.pairs], attacks) for mode in modes]
+    results = [_run(bench, [p for file in files for p in file.pairs], attacks) for bench in benches]
     summary = plain(_about(config, args, files) | {"modes": [as_json(result) for result in results]})
     write_json(out / "summary.json", summary)
     num = write_disagreements(out / "disagreements.jsonl", results)
@@ -91,12 +94,13 @@ def _attacks(config: Config, files: Sequence[LabelledFile], num: int) -> list[At
     return make_attacks(victims, num, config.run.seed, load_template(config.verifier.template))
 
 
-def _run(config: Config, mode: str, labelled: Sequence[Labelled], attacks: Sequence[Attack]) -> ModeResult:
-    with closing(Bench(config, mode)) as bench:
+def _run(bench: Bench, labelled: Sequence[Labelled], attacks: Sequence[Attack]) -> ModeResult:
+    """Ask one mode everything, and close it: two engines never run at a time."""
+    with closing(bench):
         judged = judge_with(bench.decide, labelled)
         seconds = bench.seconds
-        attacked = run_attacks(bench.decide, mode, attacks) if attacks else None
-    return ModeResult(mode, judged, seconds, attacked)
+        attacked = run_attacks(bench.decide, bench.mode, attacks) if attacks else None
+    return ModeResult(bench.mode, judged, seconds, attacked)
 
 
 def _about(config: Config, args: argparse.Namespace, files: Sequence[LabelledFile]) -> dict[str, Any]:

@@ -138,7 +138,7 @@ def _mmlu_pro(row: Row) -> Pairs:
 
 
 def _judgebench(row: Row) -> Pairs:
-    """The right response names the letter five times; the answers are the two responses' own last lines."""
+    """The question asks for a letter five times over: so the right response has it. The answers are the last lines."""
     right, wrong = ("response_A", "response_B") if row["label"] == "A>B" else ("response_B", "response_A")
     letters = re.findall(r"\b([A-P])\1{4}\b", row[right])
     last = {name: row[name].strip().splitlines()[-1].strip(" *`.") for name in (right, wrong) if row[name].strip()}
@@ -146,7 +146,7 @@ def _judgebench(row: Row) -> Pairs:
         yield None
         return
     for name, label in ((right, True), (wrong, False)):
-        yield _pair(row["question"], letters[-1], last[name], label, "Multiple Choice", row["source"], "judgebench")
+        yield _pair(row["question"], 5 * letters[-1], last[name], label, "Multiple Choice", row["source"], "judgebench")
 
 
 def _pair(

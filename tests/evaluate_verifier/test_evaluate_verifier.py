@@ -90,6 +90,9 @@ def test_the_whole_stack_is_hard_to_fool_and_loses_no_right_answer(evaluate):
         (["--data", "tiny:8", "--format", "squad"], "no format 'squad'"),
         (["--data", "tiny:8", "--column", "answer"], "has no ="),
         (["--data", "tiny:8", "--set", "verify.mode=both"], "verify.mode"),
+        (["--data", "tiny:8", "--limit", "0"], "less than one"),
+        (["--data", "tiny:8", "--mode", "rule", "generative", "--set", "verifier.template=gone.txt"], "gone.txt"),
+        (["--data", "tiny:8", "--mode", "rule", "hybrid", "--set", "verifier.model=nowhere"], "nowhere"),
         (["--data", "tiny:8", "--set", "verifier.model=nowhere/at/all"], "nowhere/at/all"),
     ],
 )

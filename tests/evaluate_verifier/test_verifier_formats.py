@@ -191,7 +191,7 @@ SHAPES = {
             },
             {"question": "q", "source": "law", "response_A": "no letter", "response_B": "thus CCCCC", "label": "A>B"},
         ],
-        [("C", "thus CCCCC", True), ("C", "BBBBB", False)],
+        [("CCCCC", "thus CCCCC", True), ("CCCCC", "BBBBB", False)],
         1,
     ),
 }
