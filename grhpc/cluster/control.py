@@ -5,6 +5,7 @@ marked with its run id, are touched; nothing is submitted, and nothing said to h
 which nothing is known; every verb may be repeated.
 """
 
+import contextlib
 import subprocess
 import time
 
@@ -53,6 +54,8 @@ def stop(run: RunDir, now: bool = False, reason: str = "stopped by a person", wa
     if now:
         return _end(run, wait_s)
     tasks = tasks_of(run)
+    with contextlib.suppress(ClusterError):
+        tasks += _by_comment(run)
     waiting = [job for job in tasks if job.kind == states.WAITING]
     launch.scancel(sorted({_base(job.job_id) for job in waiting if job.executor == "slurm"}), states=("PENDING",))
     holding = sum(job.live for job in tasks) - len(waiting)

@@ -81,6 +81,14 @@ def test_stop_asks_even_where_slurm_is_silent_and_claims_nothing(run, monkeypatc
     assert lines[1].startswith("nothing is known of 70, 71_0, 71_1")
 
 
+def test_stop_cancels_what_waits_written_down_or_not(run, monkeypatch) -> None:
+    marked = f'case $* in *%k*) echo "80_0|PENDING|stub-verify|grhpc:{run.run_id}"; exit ;; esac; '
+    squeue = marked + listed("70|RUNNING", "71_0|PENDING")
+    calls = slurm(run, monkeypatch, sacct=NO_ACCOUNTING, squeue=squeue)
+    assert control.stop(run) == ["stub: 1 tasks finish what they hold, 2 that waited are gone"]
+    assert "scancel --state=PENDING 71 80" in calls.read_text()
+
+
 def test_stop_now_says_what_is_still_there(run, monkeypatch) -> None:
     calls = slurm(run, monkeypatch, sacct=NO_ACCOUNTING, squeue=listed("70|RUNNING", "71_1|COMPLETING"))
     assert control.stop(run, now=True, wait_s=0.1) == [
