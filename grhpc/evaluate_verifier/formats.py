@@ -1,7 +1,7 @@
 """The shapes of public judgements: which columns tell them, and how one row of theirs becomes labelled pairs.
 
     evouna              open questions, five systems' answers, human judgement of each (EVOUNA: NQ, TQ)
-    nq301               open questions, gold answers parted by "|", human judgement (OpenQA-eval)
+    nq301               open questions, human judgement; the gold answers stand in a table beside it (OpenQA-eval)
     semeval             student answers graded correct or not, XML (SemEval-2013 task 7), a file or a folder of them
     theoremqa           solutions with a typed reference; no judgement, so labelled by typed comparison
     qwen-math-cot       eight solutions a question, scored by rule
@@ -52,10 +52,15 @@ NUMBER_TOLERANCE = 0.01  # relative, for TheoremQA's numbers
 
 @dataclass(frozen=True)
 class Format:
-    """A public shape: a file with all of these columns has it; `pairs` reads one row."""
+    """A public shape: a file with all of these columns has it; `pairs` reads one row.
+
+    `beside` is a column that the file lacks: another file of its folder has it, for the same values in `key`.
+    """
 
     columns: frozenset[str]
     pairs: Callable[[Row], Pairs]
+    beside: str = ""
+    key: tuple[str, ...] = ()
 
 
 def _evouna(row: Row) -> Pairs:
@@ -203,7 +208,12 @@ def _general_verifier_log(path: Path) -> Pairs:
 
 FORMATS: dict[str, Format] = {
     "evouna": Format(frozenset({"question", "golden_answer", "judge_fid", "answer_fid"}), _evouna),
-    "nq301": Format(frozenset({"Question", "Gold answers", "Model answer", "Acceptable?"}), _nq301),
+    "nq301": Format(
+        frozenset({"Question", "Model answer", "Acceptable?", "annotator1"}),
+        _nq301,
+        beside="Gold answers",
+        key=("Question", "Model answer"),
+    ),
     "theoremqa": Format(frozenset({"question", "correct", "pred", "solution"}), _theoremqa),
     "qwen-math-cot": Format(frozenset({"question", "answer", "response", "score", "pred_score"}), _qwen_math_cot),
     "xverify": Format(frozenset({"question", "correct_answer", "llm_output", "human_judgment_result"}), _xverify),
@@ -249,7 +259,20 @@ def _table_pairs(rows: list[dict[str, Any]], name: str, columns: Mapping[str, st
     if name in FORMATS:
         if missing := sorted(FORMATS[name].columns - set(there)):
             raise DataError(f"{path} is not {name}: it has no column {missing[0]!r}", f"there: {', '.join(there)}")
-        for row in rows:
+        for row in _joined(rows, FORMATS[name], path):
             yield from FORMATS[name].pairs(row)
     else:
         yield from pairs_of_rows(rows, choose_columns(there, columns, str(path)), path.stem)
+
+
+def _joined(rows: list[dict[str, Any]], form: Format, path: Path) -> list[dict[str, Any]]:
+    """The rows with the column that another file of the folder has. Raises DataError where none has it."""
+    if not form.beside:
+        return rows
+    for other in sorted(path.parent.glob(f"*{path.suffix}")):
+        found = {
+            tuple(row.get(k) for k in form.key): row[form.beside] for row in read_rows(other) if form.beside in row
+        }
+        if found:
+            return [row | {form.beside: found.get(tuple(row[k] for k in form.key), "")} for row in rows]
+    raise DataError(f"no {path.suffix} file beside {path} has the column {form.beside!r}", "put it there")

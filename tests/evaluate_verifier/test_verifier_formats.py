@@ -74,6 +74,10 @@ def test_columns_of_other_names(tmp_path):
 
 def test_one_file_of_each_public_shape(tmp_path):
     """Recognised by its columns; what has no usable judgement is left out and counted."""
+    write(
+        tmp_path / "beside.tsv",
+        [{"Question": "q", "Model answer": a, "Gold answers": "Ann | Bob"} for a in ("Bob", "Cy")],
+    )
     for name, (rows, wanted, unlabelled) in SHAPES.items():
         suffix = "tsv" if name == "nq301" else "json"
         read = read_labelled(write(tmp_path / f"{name}.{suffix}", rows))
@@ -112,11 +116,11 @@ SHAPES = {
     ),
     "nq301": (
         [
-            {"Question": "q", "Gold answers": "Ann | Bob", "Model answer": a, "Acceptable?": y}
-            for a, y in (("Bob", "Yes"), ("Cy", "No"))
+            {"Question": "q", "Model answer": answer, "Acceptable?": label, "annotator1": "Yes"}
+            for answer, label in (("Bob", "Yes"), ("Cy", "No"), ("Di", "No"))
         ],
         [("Ann | Bob", "Bob", True), ("Ann | Bob", "Cy", False)],
-        0,
+        1,  # an answer that the other table lacks
     ),
     "theoremqa": (
         [
@@ -262,6 +266,11 @@ def test_what_cannot_be_read_is_refused_by_name(tmp_path, name, content, problem
     with pytest.raises(DataError, match=problem) as raised:
         read_labelled(str(path))
     assert name in raised.value.problem and raised.value.remedy
+
+
+def test_gold_answers_must_stand_beside_their_judgements(tmp_path):
+    with pytest.raises(DataError, match="has the column 'Gold answers'"):
+        read_labelled(write(tmp_path / "human.tsv", SHAPES["nq301"][0]))
 
 
 def test_a_shape_that_a_file_has_not(tmp_path):
