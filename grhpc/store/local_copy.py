@@ -21,8 +21,9 @@ from grhpc.store.atomic import list_names, read_json, storing, write_json
 
 FOLDER_PREFIX = "grhpc-weights-"  # then the run id
 
-_MARK = "local.json"
+_MARK, _LOCK = "local.json", ".lock"
 _LOCK_S = 1800.0  # after this long we copy for ourselves
+_LEAVING_S = 10.0  # who copies for longer stays, and takes everything away when it leaves
 
 
 class LocalCopies:
@@ -37,7 +38,6 @@ class LocalCopies:
         """The folder `name` with `digest`; `make(folder)` fills a new one if it is not there. Raises what it does."""
         final = self.root / name
         with self._telling(), storing(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
             if not self._swept:
                 self._swept = True
                 _sweep_runs(self.root)
@@ -57,7 +57,7 @@ class LocalCopies:
         os.close(self._held)
         self._held = None
         with contextlib.suppress(OSError):
-            _sweep(self.root)
+            _sweep(self.root, _LEAVING_S)
 
     def _make(self, final: Path, digest: str, make: Callable[[Path], None]) -> None:
         temp = self.root / f".{final.name}.{secrets.token_hex(4)}"
@@ -91,12 +91,26 @@ class LocalCopies:
 
 @contextlib.contextmanager
 def _locked(root: Path, patience_s: float) -> Iterator[bool]:
-    """Wait for the lock of this node's copies of one run; False where it cannot be had."""
-    descriptor = os.open(root / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    """Make the folder of one run's copies, and wait for its lock; False where that cannot be had."""
+    descriptor, alone = _take_lock(root, time.monotonic() + patience_s)
     try:
-        yield _flock(descriptor, time.monotonic() + patience_s)
+        yield alone
     finally:
         os.close(descriptor)
+
+
+def _take_lock(root: Path, deadline: float) -> tuple[int, bool]:
+    """The open lock file, and whether the lock was had. Again from the start where the last to leave removed it."""
+    lock = root / _LOCK
+    while True:
+        root.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+            alone = _flock(descriptor, deadline)
+            with contextlib.suppress(FileNotFoundError):
+                if not alone or os.path.samestat(os.fstat(descriptor), os.stat(lock)):
+                    return descriptor, alone
+            os.close(descriptor)
 
 
 def _remove_others(final: Path) -> None:
@@ -109,18 +123,18 @@ def _remove_others(final: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _sweep(root: Path) -> None:
-    """Remove the copies in `root` that this node made and nobody holds, unless somebody copies just now.
-
-    The empty folder stays: another process may be about to lock it.
-    """
-    with _locked(root, 0.0) as alone:
+def _sweep(root: Path, patience_s: float) -> None:
+    """Remove the copies in `root` that this node made and nobody holds, unless somebody copies for longer than that."""
+    with _locked(root, patience_s) as alone:
         for name in list_names(root) if alone else []:
             path = root / name
             with contextlib.suppress(OSError, CorruptFile):  # no whole copy
                 # A "local" folder that nodes share after all holds others' copies, whose locks may not be seen here.
                 if read_json(path / _MARK)["boot"] == _boot() and _nobody_holds(path):
                     shutil.rmtree(path, ignore_errors=True)
+        if alone and os.listdir(root) == [_LOCK]:
+            os.unlink(root / _LOCK)
+            os.rmdir(root)
 
 
 def _sweep_runs(root: Path) -> None:
@@ -129,7 +143,7 @@ def _sweep_runs(root: Path) -> None:
         for name in os.listdir(root.parent):
             if name.startswith(FOLDER_PREFIX) and name != root.name:
                 with contextlib.suppress(OSError):  # another person's, perhaps
-                    _sweep(root.parent / name)
+                    _sweep(root.parent / name, 0.0)
 
 
 def _flock(descriptor: int, deadline: float) -> bool:

@@ -239,8 +239,28 @@ def test_the_last_task_to_leave_a_node_removes_the_copy(store: WeightStore, tmp_
     assert path.exists(), "the second still uses it"
     second.leave()
     second.leave()
-    assert not path.exists()
+    assert os.listdir(tmp_path / "local") == []
     assert first.fetch(first.newest(), tmp_path / "local").exists(), "who left may come back"
+
+
+def come_and_go(directory: Path, local: Path) -> None:
+    store = WeightStore(directory, run_id=RUN)
+    for _ in range(40):
+        _, path = store.fetch_newest(local)
+        assert (path / "model.safetensors").read_bytes()[:2] == b"\1\1"
+        store.leave()
+
+
+def test_tasks_of_one_node_come_and_go_at_once(store: WeightStore, tmp_path: Path) -> None:
+    publish(store, 1, 1)
+    context = multiprocessing.get_context("fork")
+    children = [context.Process(target=come_and_go, args=(store.directory, tmp_path / "local")) for _ in range(4)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(120)
+        assert child.exitcode == 0
+    assert os.listdir(tmp_path / "local") == []
 
 
 def fetch_and_be_killed(directory: Path, local: Path) -> None:
