@@ -5,7 +5,7 @@ could not be made is NO_VERDICT with the reason; a judge's failure is raised, ne
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
@@ -37,12 +37,15 @@ class Decision:
 @dataclass(frozen=True)
 class Decided:
     """`decisions` for every pair; `asked` is how many questions the judge was asked, `reused` the pairs that it had
-    been asked before; `asked_twice` counts questions that another task asked at the same time."""
+    been asked before. Of the decider's life so far: `asked_twice`, the questions that another task asked at the same
+    time; `usage`, what the judge did. `problems` are news about what was remembered and cannot be read any more."""
 
     decisions: dict[Pair, Decision]
     asked: int
     reused: frozenset[Pair] = frozenset()
     asked_twice: int = 0
+    usage: dict[str, float] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
 
 
 class Decider(Protocol):

@@ -6,6 +6,7 @@ engine sees it, and what the settings allow always fits: a model that holds less
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ class EngineJudge:
     def __init__(self, host: EngineHost, tokenizer: Any, settings: VerifierConfig, seed: int, identity: str) -> None:
         self._host, self._tokenizer, self._settings, self._seed = host, tokenizer, settings, seed
         self.identity = identity
+        self._usage = Counter[str]()
 
     @property
     def running(self) -> bool:
@@ -39,8 +41,7 @@ class EngineJudge:
     def ask(self, prompts: Sequence[str], attempt: int, should_stop: Callable[[], bool]) -> list[Reply] | None:
         replies: list[Reply | None] = []
         requests = []
-        for prompt in prompts:
-            ids = self._tokenizer(prompt)["input_ids"]
+        for ids in self._tokenizer(list(prompts))["input_ids"] if prompts else ():
             if len(ids) > self._settings.max_input_tokens:
                 problem = f"the judge's prompt has {len(ids)} tokens, more than {self._settings.max_input_tokens}"
                 replies.append(Reply("", False, problem=problem, refused=True))
@@ -50,11 +51,20 @@ class EngineJudge:
         completions = self._host.generate(requests, should_stop) if requests else []
         if completions is None:
             return None
+        self._count(requests, completions)
         told = iter(completions)
         return [reply or self._reply(next(told)[0]) for reply in replies]
 
+    def usage(self) -> dict[str, float]:
+        return dict(self._usage)
+
     def close(self) -> None:
         self._host.close()
+
+    def _count(self, requests: list[Request], completions: list[list[Completion]]) -> None:
+        self._usage["requests"] += len(requests)
+        self._usage["prompt_tokens"] += sum(len(request.prompt_ids) for request in requests)
+        self._usage["new_tokens"] += sum(len(samples[0].token_ids) for samples in completions)
 
     def _request(self, prompt_ids: list[int], attempt: int) -> Request:
         temperature = 0.0 if attempt == 1 else RETRY_TEMPERATURE

@@ -5,30 +5,61 @@ made it, and under everything that it depends on: the judge, the template, and t
 """
 
 import hashlib
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
 
 from grhpc.answer.judge import load_template, read_decision, render, settle
 from grhpc.config import VerifierConfig
 from grhpc.errors import EngineError
 from grhpc.records import NO_VERDICT
+from grhpc.store.decisions import Made
 from grhpc.verify.decide import Decided, Decision, Pair
 from grhpc.verify.judge import Judge, Reply
 
 LAYER, GUARD = "generative", "guard"
-MOST_REMEMBERED = 200_000
 SUSPICIOUS = 8  # questions asked together of which not one was decided: the judge is broken, not the answers
+
+
+class Memory(Protocol):
+    """What was decided before, by key. `store.decisions.DecisionLog` shares it among the tasks of a run."""
+
+    asked_twice: int
+
+    def news(self) -> tuple[str, ...]:
+        """What went wrong since the last call: of no harm but that something is asked again."""
+
+    def recall(self, keys: Iterable[bytes]) -> dict[bytes, Made]: ...
+
+    def record(self, decisions: Mapping[bytes, Made], shard: str) -> None: ...
+
+
+class OwnMemory:
+    """The memory of one process, for as long as it lives."""
+
+    def __init__(self) -> None:
+        self._made: dict[bytes, Made] = {}
+        self.asked_twice = 0
+
+    def news(self) -> tuple[str, ...]:
+        return ()
+
+    def recall(self, keys: Iterable[bytes]) -> dict[bytes, Made]:
+        return {key: self._made[key] for key in keys if key in self._made}
+
+    def record(self, decisions: Mapping[bytes, Made], shard: str) -> None:
+        del shard
+        self._made.update(decisions)
 
 
 class GenerativeDecider:
     """Puts pairs to `judge` in the words of `verifier.template`."""
 
-    def __init__(self, judge: Judge, settings: VerifierConfig) -> None:
+    def __init__(self, judge: Judge, settings: VerifierConfig, memory: Memory | None = None) -> None:
         self._judge, self._max_attempts = judge, settings.max_attempts
+        self._memory = memory or OwnMemory()
         self._template = load_template(settings.template)
         self.template_digest = hashlib.sha256(self._template.encode()).hexdigest()[:16]
         self._identity = f"{judge.identity} {self.template_digest} "
-        self._remembered: OrderedDict[bytes, Decision] = OrderedDict()
 
     @property
     def running(self) -> bool:
@@ -51,20 +82,29 @@ class GenerativeDecider:
                 decisions[pair] = decision
             else:
                 prompts[pair] = render(self._template, pair.question, pair.reference, pair.answer)
-        known = {prompt: found for prompt in prompts.values() if (found := self._recall(self._key(prompt)))}
-        replies = self._ask_until_decided([p for p in dict.fromkeys(prompts.values()) if p not in known], should_stop)
+        keys = {prompt: self._key(prompt) for prompt in prompts.values()}
+        recalled = self._memory.recall(keys.values())
+        told = {prompt: _remembered(recalled[key]) for prompt, key in keys.items() if key in recalled}
+        seen = set(told)
+        replies = self._ask_until_decided([prompt for prompt in keys if prompt not in seen], should_stop)
         if replies is None:
             return None
-        told = known | {prompt: _decision(reply) for prompt, reply in replies.items()}
-        reused, seen = set(), set(known)
+        told |= {prompt: _decision(reply) for prompt, reply in replies.items()}
+        self._memory.record({keys[p]: _made(told[p]) for p in replies if told[p].decision != NO_VERDICT}, shard)
+        reused = set()
         for pair, prompt in prompts.items():
             decisions[pair] = told[prompt]
             if prompt in seen:
                 reused.add(pair)
-            elif told[prompt].decision != NO_VERDICT:
-                self._remember(self._key(prompt), told[prompt])
             seen.add(prompt)
-        return Decided(decisions, sum(not reply.refused for reply in replies.values()), frozenset(reused))
+        return Decided(
+            decisions,
+            asked=sum(not reply.refused for reply in replies.values()),
+            reused=frozenset(reused),
+            asked_twice=self._memory.asked_twice,
+            usage=self._judge.usage(),
+            problems=self._memory.news(),
+        )
 
     def close(self) -> None:
         self._judge.close()
@@ -88,17 +128,6 @@ class GenerativeDecider:
             raise EngineError(f"the judge decided none of {len(heard)} questions; it wrote: {_words(heard[0])[-80:]!r}")
         return replies
 
-    def _recall(self, key: bytes) -> Decision | None:
-        decision = self._remembered.get(key)
-        if decision is not None:
-            self._remembered.move_to_end(key)
-        return decision
-
-    def _remember(self, key: bytes, decision: Decision) -> None:
-        self._remembered[key] = decision
-        if len(self._remembered) > MOST_REMEMBERED:
-            self._remembered.popitem(last=False)
-
 
 def _may_ask_again(reply: Reply) -> bool:
     return not reply.refused and _decision(reply).decision == NO_VERDICT
@@ -110,5 +139,14 @@ def _decision(reply: Reply) -> Decision:
     return Decision(decision or NO_VERDICT, LAYER, _words(reply), confidence=reply.confidence if decision else None)
 
 
+def _made(decision: Decision) -> Made:
+    return Made(decision.decision, decision.reason, decision.confidence)
+
+
+def _remembered(made: Made) -> Decision:
+    return Decision(made.decision, LAYER, made.text, by=made.by, confidence=made.confidence)
+
+
 def _words(reply: Reply) -> str:
-    return reply.problem or reply.text
+    """As text that any file can hold: a server's JSON may bring half a surrogate pair."""
+    return (reply.problem or reply.text).encode("utf-8", "replace").decode()

@@ -42,5 +42,8 @@ class Judge(Protocol):
         `attempt` counts from 1; the first one is greedy, a later one is for prompts that got no decision before.
         """
 
+    def usage(self) -> dict[str, float]:
+        """What was asked so far: `requests`, `prompt_tokens`, `new_tokens`, and `cost` where it has a price."""
+
     def close(self) -> None:
         """Let go of it. A later `start` or `ask` begins anew."""

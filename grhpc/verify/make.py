@@ -10,20 +10,23 @@ from grhpc.config import Config
 from grhpc.verify.decide import Decider
 from grhpc.verify.endpoint_judge import EndpointJudge
 from grhpc.verify.engine_judge import make_engine_judge
-from grhpc.verify.generative import GenerativeDecider
+from grhpc.verify.generative import GenerativeDecider, Memory
 from grhpc.verify.judge import Judge
 from grhpc.verify.layers import ExactDecider, HybridDecider, RuleDecider
 
 
-def make_decider(config: Config, tokenizer: Any, on_stall: Callable[[float], None]) -> Decider:
+def make_decider(
+    config: Config, tokenizer: Any, on_stall: Callable[[float], None], memory: Memory | None = None
+) -> Decider:
     """The decider of `verify.mode`. `tokenizer` is the verifier's; `on_stall(seconds)` is told when the judge's engine
-    hangs, just before this process ends. Raises ConfigError, DataError."""
+    hangs, just before this process ends; `memory` is what was judged before (default: by this decider alone). Raises
+    ConfigError, DataError."""
     mode = config.verify.mode
     if mode == "exact":
         return ExactDecider()
     if mode == "rule":
         return RuleDecider()
-    generative = GenerativeDecider(make_judge(config, tokenizer, on_stall), config.verifier)
+    generative = GenerativeDecider(make_judge(config, tokenizer, on_stall), config.verifier, memory)
     return generative if mode == "generative" else HybridDecider(generative, config.verify.audit_share)
 
 

@@ -19,6 +19,7 @@ from grhpc.config import Config
 from grhpc.engine.tokenizer import load_tokenizer, num_tokens
 from grhpc.lifetime import Lifetime
 from grhpc.records import DECISIONS, NO_ANSWER, Rollout, Verdict
+from grhpc.store.decisions import DecisionLog
 from grhpc.store.events import EventLog
 from grhpc.store.queue import Lease
 from grhpc.store.rundir import RunDir
@@ -49,7 +50,9 @@ class VerifyWorker:
         self._life, self._events = life, events
         self._tokenizer = load_tokenizer(config.verifier.model)
         self._lease: Lease[Rollout] | None = None
-        self._decider = decider or make_decider(config, self._tokenizer, self._stalled)
+        memory = DecisionLog(run.decisions_dir, run_id=run.run_id, task=life.job)
+        self._decider = decider or make_decider(config, self._tokenizer, self._stalled, memory)
+        self._so_far = Counter[str]()
         self._ready = False
         self._idle_since_s = time.monotonic()
 
@@ -81,6 +84,8 @@ class VerifyWorker:
         self._verdicts.put(lease.name, verdicts)
         lease.done()
         self._lease, self._idle_since_s = None, time.monotonic()
+        for problem in decided.problems:
+            self._events.emit("error", problem=problem)
         self._tell(lease.name, verdicts, decided, wait_s, self._idle_since_s - begun_s)
 
     def close(self) -> None:
@@ -110,22 +115,26 @@ class VerifyWorker:
     def _tell(self, shard: str, verdicts: list[Verdict], decided: Decided, wait_s: float, seconds: float) -> None:
         counts = Counter(verdict.decision for verdict in verdicts)
         audits = [verdict.audit != verdict.decision for verdict in verdicts if verdict.audit and not verdict.reused]
+        judging = {
+            "rollouts": len(verdicts),
+            "judged": sum(verdict.layer == GENERATIVE for verdict in verdicts),
+            "asked": decided.asked,
+            "audited": len(audits),
+            "audit_differs": sum(audits),
+        }
+        self._so_far.update(judging)
         self._events.emit(
             "shard",
             shard=shard,
             groups=len({verdict.group for verdict in verdicts}),
-            rollouts=len(verdicts),
-            judged=sum(verdict.layer == GENERATIVE for verdict in verdicts),
-            asked=decided.asked,
-            asked_twice=decided.asked_twice,
+            **judging,
             reused=sum(verdict.reused for verdict in verdicts),
-            audited=len(audits),
-            audit_differs=sum(audits),
             decisions={decision: counts[decision] for decision in DECISIONS},
             layers=dict(Counter(verdict.layer for verdict in verdicts)),
             seconds=seconds,
             wait_s=wait_s,
             kind=verdicts[0].kind if verdicts else "",
+            so_far={**self._so_far, "asked_twice": decided.asked_twice, **decided.usage},
         )
 
     def _stalled(self, seconds: float) -> None:

@@ -1,5 +1,6 @@
 """The verify task on real queue directories: with judges that fail, and with the real small verifier."""
 
+import contextlib
 import dataclasses
 import math
 from pathlib import Path
@@ -12,6 +13,7 @@ from grhpc.answer.rules import MathVerify
 from grhpc.errors import EngineError
 from grhpc.lifetime import Lifetime
 from grhpc.records import NO, NO_ANSWER, NO_VERDICT, YES
+from grhpc.store.decisions import DecisionLog
 from grhpc.store.events import read_events
 from grhpc.store.serving import serve
 from grhpc.verify.engine_judge import EngineJudge
@@ -25,17 +27,19 @@ SHIPPED = Path(__file__).parents[2] / "grhpc" / "data" / "tiny_models" / "verifi
 class Bench:
     """A run, and a verify worker over it whose engine is a fake."""
 
-    def __init__(self, run, tokenizer, answer) -> None:
-        self.run, self.life = run, Lifetime(job="local-1")
+    def __init__(self, run, tokenizer, answer, job: str = "local-1") -> None:
+        self.run, self.life = run, Lifetime(job=job)
         self.judge = Host(tokenizer, answer)
         self.config = run.config()
         verifier = self.config.verifier
-        decider = GenerativeDecider(EngineJudge(self.judge, tokenizer, verifier, 0, "m"), verifier)
-        self.events = run.events("verify", "local-1")
+        memory = DecisionLog(run.decisions_dir, run_id=run.run_id, task=job)
+        decider = GenerativeDecider(EngineJudge(self.judge, tokenizer, verifier, 0, "m"), verifier, memory)
+        self.events = run.events("verify", job)
         self.worker = VerifyWorker(run, self.config, self.life, self.events, decider)
 
     def serve(self) -> str:
         """Until nothing is left in the queue."""
+        self.run.clear_stop()
         return serve(self.run, "rollouts", UntilEmpty(self.run, "rollouts", self.worker), self.life, self.events)
 
     def told(self, event: str) -> list[dict]:
@@ -45,7 +49,7 @@ class Bench:
 @pytest.fixture
 def bench_of(tmp_path, tokenizer, tokenizer_dir):
     def make(answer=yes, **settings) -> Bench:
-        return Bench(make_run(tmp_path, tokenizer_dir, **settings), tokenizer, answer)
+        return Bench(make_run(tmp_path, tokenizer_dir, **({"idle_s": 60.0} | settings)), tokenizer, answer)
 
     return make
 
@@ -85,14 +89,69 @@ def test_every_part_of_a_verdict_stands_in_its_row(bench_of):
     assert event["layers"] == {"generative": 4, "extract": 1, "guard": 1}
 
 
-def test_judgements_are_reused_across_shards(bench_of):
+def test_judgements_are_reused_across_shards_and_kinds(bench_of):
     bench = bench_of()
-    for group in (0, 1):
-        rows = [rollout(group, k, question="the same") for k in range(4)]
-        bench.run.queue("rollouts").put(f"g{group:08d}-0001", rows)
+    for name, group in (("g00000000-0001", 0), ("g00000001-0001", 1), ("h000002-00000000-0001", 0)):
+        bench.run.queue("rollouts").put(name, [rollout(group, k, question="the same") for k in range(4)])
     bench.serve()
     assert len(bench.judge.asked) == 1
-    assert [event["reused"] for event in bench.told("shard")] == [3, 4]
+    told = bench.told("shard")
+    assert [event["reused"] for event in told] == [3, 4, 4]
+    assert [event["asked"] for event in told] == [1, 0, 0]
+    assert told[-1]["so_far"].items() >= {"rollouts": 12, "judged": 12, "asked": 1, "asked_twice": 0}.items()
+    assert told[-1]["so_far"]["requests"] == 1 and told[-1]["so_far"]["new_tokens"] == 1
+
+
+def test_another_task_and_the_next_incarnation_reuse_what_was_judged(tmp_path, tokenizer, tokenizer_dir):
+    run = make_run(tmp_path, tokenizer_dir, idle_s=60.0)
+    verdicts = []
+    for number, job in enumerate(("7_1", "7_2", "7_1")):
+        bench = Bench(run, tokenizer, yes, job)
+        run.queue("rollouts").put(f"g{number:08d}-0001", [rollout(number, k, question="the same") for k in range(2)])
+        bench.serve()
+        assert len(bench.judge.asked) == (number == 0)
+        verdicts += run.queue("verdicts").claim("reader").rows
+    assert [v.judged_by for v in verdicts] == ["", *5 * ["7_1 g00000000-0001"]]
+    assert [v.reused for v in verdicts] == [False, *5 * [True]]
+    assert {(v.decision, v.reason, v.reward) for v in verdicts} == {(YES, " The same. Final Decision: Yes", 1.0)}
+
+
+def test_a_task_that_dies_between_asking_and_delivering_loses_nothing(tmp_path, tokenizer, tokenizer_dir, monkeypatch):
+    """Killed before its decisions were on disk: asked again. Killed after: reused, and delivered by the next one."""
+    run = make_run(tmp_path, tokenizer_dir, idle_s=60.0)
+    run.queue("rollouts").put(SHARD, shard("\\boxed{5}", "\\boxed{6}"))
+    asked = []
+    for where in ("store.decisions.DecisionLog.record", "store.queue.Queue.put", ""):
+        bench = Bench(run, tokenizer, yes, f"7_{len(asked)}")
+        with monkeypatch.context() as patch:
+            if where:
+                patch.setattr(f"grhpc.{where}", dies)
+            with contextlib.suppress(Killed):
+                bench.serve()
+        asked.append(len(bench.judge.asked))
+        run.queue("rollouts").reclaim(bench.life.job)
+    assert asked == [2, 2, 0]
+    verdicts = run.queue("verdicts").claim("reader").rows
+    assert [v.reward for v in verdicts] == [1.0, 1.0]
+    assert [v.judged_by for v in verdicts] == [f"7_1 {SHARD}"] * 2
+
+
+class Killed(BaseException):
+    """As sudden as a kill: no handler of errors sees it."""
+
+
+def dies(*_: object) -> None:
+    raise Killed
+
+
+def test_a_damaged_memory_costs_a_question_and_is_told(bench_of):
+    bench = bench_of()
+    damaged = bench.run.decisions_dir / "7_9-beef.jsonl"
+    damaged.write_bytes(b"rubbish\n")
+    bench.run.queue("rollouts").put(SHARD, shard("\\boxed{5}"))
+    bench.serve()
+    assert bench.run.queue("verdicts").counts()["ready"] == 1
+    assert [damaged.name in event["problem"] for event in bench.told("error")] == [True]
 
 
 def broken(prompt, attempt):
