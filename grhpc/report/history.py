@@ -11,6 +11,7 @@ from typing import Any
 from grhpc.data import tiny
 from grhpc.errors import CorruptFile
 from grhpc.records import DECISIONS, YES, Verdict
+from grhpc.report.judging import judging
 from grhpc.store.events import read_events
 from grhpc.store.ledger import LedgerState
 from grhpc.store.recorded import read_batch
@@ -43,6 +44,7 @@ class History:
     heldout: dict[int, Judged]
     seconds: dict[str, dict[str, float]]
     tokens: dict[str, int]
+    judging: dict[str, float]
     began_s: float | None
     ended_s: float | None
 
@@ -57,6 +59,7 @@ def read_history(run: RunDir) -> History:
         heldout={version: judged(read_heldout(run, version), oracle) for version in run.heldout_versions()},
         seconds=seconds_by_role(events),
         tokens={role: sum(e.get("tokens") or 0 for e in shards_of(events, role)) for role in ("rollout",)},
+        judging=judging(events),
         began_s=min(times, default=None),
         ended_s=max(times, default=None),
     )

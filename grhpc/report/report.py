@@ -14,6 +14,7 @@ from typing import Any
 from grhpc.records import DECISIONS
 from grhpc.report.find import find_run
 from grhpc.report.history import History, Judged, last_judged_batch, read_history
+from grhpc.report.judging import judging_line
 from grhpc.report.picture import Bars, Curve, as_characters, write_png
 from grhpc.report.text import duration, number, percent
 from grhpc.store.atomic import to_json, write_bytes, write_json
@@ -58,6 +59,7 @@ def gather(run: RunDir, history: History) -> Result:
         "decisions": {d: sum((e.get("decisions") or {}).get(d, 0) for e in history.steps.values()) for d in DECISIONS},
         "heldout": {str(v): vars(judged) for v, judged in history.heldout.items()},
         "last_batch": vars(batch) if (batch := last_judged_batch(run, ledger)) else None,
+        "judging": history.judging,
         "seconds": history.seconds,
         "wall_s": wall_s,
         "tokens": history.tokens["rollout"],
@@ -151,6 +153,8 @@ def _summary(result: Result) -> list[str]:
         lines.append(_against_truth("samples of the last step", result["last_batch"]))
     lines.append("verdicts: " + ", ".join(f"{name} {num}" for name, num in result["decisions"].items()))
     lines.append("groups: " + ", ".join(f"{name} {num}" for name, num in result["groups"].items()))
+    if result["judging"]:
+        lines.append(judging_line(result["judging"]))
     for role, parts in result["seconds"].items():
         lines.append(
             f"time of {role}: " + (", ".join(f"{part} {duration(s)}" for part, s in parts.items()) or "none yet")

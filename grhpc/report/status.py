@@ -15,6 +15,7 @@ from grhpc.cluster import states
 from grhpc.cluster.sacct import JobState, tasks_of
 from grhpc.report.alive import may_live
 from grhpc.report.find import find_run
+from grhpc.report.judging import judging, judging_line
 from grhpc.report.text import duration, number, one_line, percent
 from grhpc.report.watch import watch
 from grhpc.store.atomic import list_names, to_json
@@ -57,6 +58,7 @@ def status(run: RunDir) -> Status:
         "groups": _groups(ledger),
         "queues": {name: run.queue(name).counts() for name in QUEUES},
         "last_step": step,
+        "judging": judging(events),
         "jobs": [asdict(job) for job in jobs],
         "roles": _roles(jobs, events),
         "waits": _waits(events, jobs, now),
@@ -85,6 +87,8 @@ def lines(found: Status) -> list[str]:
             f"waited {duration(step.get('wait_s') or 0)}, trained {duration(step.get('train_s') or 0)}, "
             f"duplicates {step.get('duplicates', 0)}"
         )
+    if found["judging"]:
+        text.append(judging_line(found["judging"]))
     for role, seen in found["roles"].items():
         states = ", ".join(f"{num} {state}" for state, num in seen["states"].items()) or "no job"
         text.append(f"{role}: {states}; last heard {seen['heard']}")

@@ -143,13 +143,19 @@ def small(tmp_path, root, monkeypatch) -> Small:
     for step in (1, 2):
         small.train(step)
         rollout.emit("shard", shard="x", groups=4, rollouts=8, tokens=32, seconds=3.0, weight_version=step - 1)
-        verify.emit("shard", shard="x", groups=4, rollouts=8, asked=7, seconds=1.5, wait_s=0.5)
+        verify.emit("shard", shard="x", groups=4, rollouts=8, asked=3, so_far=so_far(step), seconds=1.5, wait_s=0.5)
         step_event(trainer, step, 0.25 * step)
     small.admit(8, 4)
     heldout(small, trainer, 0, right=2)
     heldout(small, trainer, 2, right=6)
     trainer.emit("waiting", **{"for": "4 more judged groups"}, since_s=time.time() - 65)
     return small
+
+
+def so_far(steps: int) -> dict:
+    """What a verify task tells after that many shards."""
+    counts = {"rollouts": 8, "judged": 6, "asked": 3, "audited": 1, "audit_differs": 1, "requests": 3, "new_tokens": 90}
+    return {name: count * steps for name, count in counts.items()} | {"asked_twice": 1}
 
 
 def heldout(small, log, version, right):
