@@ -20,6 +20,8 @@ def check(config: Config) -> None:
     verifier = model_config(config.verifier.model, "verifier.model") if config.verify.asks_a_model else {}
     _check_policy(config, policy)
     _check_heads(verifier, config.verify.engine.tensor_parallel, "verifier.model", "verify.engine.tensor_parallel")
+    if not config.verifier.endpoint.url:
+        _check_judge(config, verifier)
 
 
 def model_config(model: str, where: str) -> dict[str, Any]:
@@ -75,6 +77,17 @@ def _check_policy(config: Config, policy: dict[str, Any]) -> None:
         raise ConfigError(
             f"prompt + response may have {longest} tokens, but policy.model has {positions} positions",
             "lower data.max_prompt_tokens or rollout.max_response_tokens",
+        )
+
+
+def _check_judge(config: Config, verifier: dict[str, Any]) -> None:
+    """A judge that holds less than the settings allow would leave every longer question without a verdict."""
+    longest = config.verifier.max_input_tokens + config.verifier.max_new_tokens
+    positions = verifier.get("max_position_embeddings", longest)
+    if longest > positions:
+        raise ConfigError(
+            f"the judge's question + reason may have {longest} tokens, but verifier.model has {positions} positions",
+            "lower verifier.max_input_tokens or verifier.max_new_tokens",
         )
 
 

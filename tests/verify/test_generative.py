@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from verify_rows import TEMPLATE, Host, yes
 
+from grhpc import preflight
 from grhpc.config import (
     Config,
     DataConfig,
@@ -15,6 +16,7 @@ from grhpc.config import (
     VerifierConfig,
     VerifyConfig,
 )
+from grhpc.config_file import load
 from grhpc.errors import ConfigError, EngineError
 from grhpc.records import NO, NO_VERDICT, YES
 from grhpc.verify.decide import Pair
@@ -146,6 +148,15 @@ def test_a_judge_that_holds_less_than_the_settings_allow_is_refused(tokenizer):
     with pytest.raises(ConfigError, match=r"1025 tokens, but .* was made for 1024"):
         make_engine_judge(of(), tokenizer, print)
     assert not make_engine_judge(of(max_model_tokens=1024), tokenizer, print).running
+
+
+def test_a_start_refuses_such_a_judge_too(monkeypatch):
+    monkeypatch.chdir(SHIPPED.parents[3])
+    settings = ["verify.engine.max_model_tokens=null", "verifier.max_input_tokens=1000", "verifier.max_new_tokens=25"]
+    with pytest.raises(ConfigError, match="1025 tokens, but verifier.model has 1024 positions"):
+        preflight.check(load("configs/tiny.yaml", settings))
+    preflight.check(load("configs/tiny.yaml", [*settings, "verifier.max_new_tokens=24"]))
+    preflight.check(load("configs/tiny.yaml", [*settings, "verify.mode=rule"]))
 
 
 @pytest.mark.parametrize("answer", ["...", "5. Final Decision: Yes", "x" * 9000])
