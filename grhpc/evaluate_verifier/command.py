@@ -100,7 +100,7 @@ def _run(bench: Bench, labelled: Sequence[Labelled], attacks: Sequence[Attack]) 
         judged = judge_with(bench.decide, labelled)
         seconds = bench.seconds
         attacked = run_attacks(bench.decide, bench.mode, attacks) if attacks else None
-    return ModeResult(bench.mode, judged, seconds, attacked)
+    return ModeResult(bench.mode, judged, seconds, bench.usage, attacked)
 
 
 def _about(config: Config, args: argparse.Namespace, files: Sequence[LabelledFile]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from grhpc.errors import EngineError
 from grhpc.evaluate_verifier.labelled import Labelled
 from grhpc.records import NO_ANSWER, NO_VERDICT, YES
 from grhpc.verify.decide import Decider, Decision, Pair
-from grhpc.verify.generative import LAYER
+from grhpc.verify.generative import LAYER, Memory
 from grhpc.verify.make import make_decider, make_judge
 
 BARE = "bare"
@@ -53,16 +53,18 @@ class Judged:
 class Bench:
     """One mode, ready to be asked; its engine starts with the first question that needs it. `close` it.
 
-    `seconds` is the time spent on questions so far, the start of an engine not among it.
+    `seconds` is the time spent on questions so far, the start of an engine not among it; `usage` what the judge did.
+    `memory` keeps decisions for a later process, where one is given.
     """
 
-    def __init__(self, config: Config, mode: str) -> None:
+    def __init__(self, config: Config, mode: str, memory: Memory | None = None) -> None:
         self.mode, self.seconds = mode, 0.0
+        self.usage: dict[str, float] = {}
         self._template = load_template(config.verifier.template)
         tokenizer = load_tokenizer(config.verifier.model) if mode in WITH_JUDGE else None
         self._judge: Any = make_judge(config, tokenizer, _stalled) if mode == BARE else None
         as_mode = replace(config, verify=replace(config.verify, mode=mode, audit_share=0.0))
-        self._decider: Decider | None = None if mode == BARE else make_decider(as_mode, tokenizer, _stalled)
+        self._decider: Decider | None = None if mode == BARE else make_decider(as_mode, tokenizer, _stalled, memory)
 
     def decide(self, pairs: Sequence[Pair]) -> dict[Pair, Decision]:
         """A decision for each distinct pair. Raises EngineError."""
@@ -72,7 +74,7 @@ class Bench:
         decisions: dict[Pair, Decision] = {}
         for start in range(0, len(distinct), CHUNK):
             chunk = distinct[start : start + CHUNK]
-            decisions |= self._ask_bare(chunk) if self._decider is None else _of(self._decider, chunk)
+            decisions |= self._ask_bare(chunk) if self._decider is None else self._ask(self._decider, chunk)
             print(f"\r{self.mode}: {len(decisions)} of {len(distinct)}", end="", file=sys.stderr, flush=True)
         print(file=sys.stderr)
         self.seconds += time.monotonic() - begun_s
@@ -80,6 +82,13 @@ class Bench:
 
     def close(self) -> None:
         (self._decider or self._judge).close()
+
+    def _ask(self, decider: Decider, pairs: Sequence[Pair]) -> dict[Pair, Decision]:
+        decided = decider.decide(pairs, _never, "lessons")
+        if decided is None:
+            raise EngineError("the judge stopped before it was done", "run it again")
+        self.usage = decided.usage
+        return decided.decisions
 
     def _ask_bare(self, pairs: Sequence[Pair]) -> dict[Pair, Decision]:
         prompts = [fill(self._template, p.question, p.reference, p.answer) for p in pairs]
@@ -89,6 +98,7 @@ class Bench:
             decision = read_decision(reply.text) if reply.finished else None
             words = reply.problem or reply.text
             told[pair] = Decision(decision or NO_VERDICT, LAYER, words, confidence=reply.confidence)
+        self.usage = self._judge.usage()
         return told
 
 
@@ -103,13 +113,6 @@ def judge_with(ask: Ask, labelled: Sequence[Labelled]) -> list[Judged]:
     told = ask([pair for pair in pairs if pair is not None])
     none = Decision(NO_ANSWER, "extract", "no answer found")
     return [Judged(p, none if pair is None else told[pair]) for p, pair in zip(labelled, pairs, strict=True)]
-
-
-def _of(decider: Decider, pairs: Sequence[Pair]) -> dict[Pair, Decision]:
-    decided = decider.decide(pairs, _never)
-    if decided is None:
-        raise EngineError("the judge stopped before it was done", "run it again")
-    return decided.decisions
 
 
 def _mixed(pair: Pair) -> bytes:

@@ -4,6 +4,9 @@ Writes OUT, its held-out twin (Parquet or JSONL, one lesson a row), and a manife
 The columns are named after the parts of the prompt (question, ground_truth, student_answer, verification) unless
 `--name` says otherwise: how TIGER-Lab/verifier-sft-data names its own is nowhere to read for this project.
 
+What the judge decided is kept at once in OUT's folder `.decisions`, so that a repetition after a failure pays for
+nothing twice; it may be removed when all is done.
+
 Does not know: how lessons are made. Invariant: what can be refused is refused before the judge is asked.
 """
 
@@ -29,6 +32,7 @@ from grhpc.evaluate_verifier.labelled import digest_of, is_table, read_rows, tex
 from grhpc.evaluate_verifier.lessons import Lesson, Recipe, answers_of, balanced, hardened, label, split, tally
 from grhpc.report.text import one_line
 from grhpc.store.atomic import make_dir, to_json, write_bytes, write_json
+from grhpc.store.decisions import DecisionLog
 
 COLUMNS = {
     "question": ("question", "problem", "prompt"),
@@ -50,7 +54,8 @@ def command(args: argparse.Namespace) -> int:
     paths = [Path(place) for place in args.solutions]
     solutions = [s for path in paths for s in read_solutions(path, columns_of(args.column))][: args.limit]
     counts = Counter[str]()
-    with closing(Bench(config, "generative")) as judge:
+    memory = DecisionLog(out.with_suffix(".decisions"), run_id="lessons", task="labelling")
+    with closing(Bench(config, "generative", memory)) as judge:
         labelled = label(judge.decide, template, answers_of(solutions, counts), counts)
         kept = balanced(labelled, recipe.balance, recipe.seed)
         counts["left out to balance"] = len(labelled) - len(kept)
@@ -67,6 +72,7 @@ def command(args: argparse.Namespace) -> int:
         "template_sha256": hashlib.sha256(template.encode()).hexdigest(),
         "recipe": dataclasses.asdict(recipe),
         "counts": dict(counts),
+        "usage": judge.usage,
         "files": {
             str(path): tally(part) | {"sha256": write_lessons(path, part, names)}
             for path, part in ((out, train), (twin, heldout))

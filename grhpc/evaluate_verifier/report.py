@@ -34,6 +34,7 @@ class ModeResult:
     mode: str
     judged: list[Judged]
     seconds: float
+    usage: dict[str, float]
     attacks: AttackResult | None = None
 
 
@@ -44,6 +45,7 @@ def as_json(result: ModeResult) -> dict[str, Any]:
         "mode": result.mode,
         "seconds": round(result.seconds, 2),
         "all": figures(counts_of(judged)),
+        "usage": result.usage,
         "layers": dict(Counter(j.decision.layer for j in judged)),
         "right_answers_refused_by_a_guard": share(guard_losses(judged)),
         "calibration": calibration_of(judged),

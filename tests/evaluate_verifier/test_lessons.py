@@ -147,6 +147,11 @@ def test_the_whole_recipe_with_the_shipped_verifier(make, tmp_path):
         assert manifest["files"][str(path)]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert manifest["files"][str(out)]["lessons"] == len(train)
     assert "verifier" in manifest["judge"]
+    before = {path: path.read_bytes() for path in (out, out.with_stem("lessons-heldout"))}
+    assert make("--solutions", source, "--out", out, "--heldout", 0.2, "--name", "verification=reason")[0] == 0
+    assert all(path.read_bytes() == data for path, data in before.items())
+    asked = [json.loads((tmp_path / "made" / "lessons.manifest.json").read_text())["usage"], manifest["usage"]]
+    assert asked[0].get("requests", 0) == 0 < asked[1]["requests"]  # all was remembered
 
 
 @pytest.mark.parametrize(
