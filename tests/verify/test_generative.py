@@ -153,7 +153,7 @@ def test_a_judge_that_holds_less_than_the_settings_allow_is_refused(tokenizer):
 def test_a_start_refuses_such_a_judge_too(monkeypatch):
     monkeypatch.chdir(SHIPPED.parents[3])
     settings = ["verify.engine.max_model_tokens=null", "verifier.max_input_tokens=1000", "verifier.max_new_tokens=25"]
-    with pytest.raises(ConfigError, match="1025 tokens, but verifier.model has 1024 positions"):
+    with pytest.raises(ConfigError, match=r"1025 tokens, but verifier\.model has 1024 positions"):
         preflight.check(load("configs/tiny.yaml", settings))
     preflight.check(load("configs/tiny.yaml", [*settings, "verifier.max_new_tokens=24"]))
     preflight.check(load("configs/tiny.yaml", [*settings, "verify.mode=rule"]))
