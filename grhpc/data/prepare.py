@@ -12,7 +12,7 @@ import hashlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +44,10 @@ def prepare(config: Config) -> dict[str, Any]:
     for source in (train, heldout):
         if source is not None:
             choose_columns(source.columns, config.data.columns)
-    tokenizer = _load_tokenizer(config.policy.model)
+    tokenizer = _chat_tokenizer(config.policy.model)
     dropped: Counter[str] = Counter()
     heldout_fields = _unique(_fields(heldout, config, dropped, "held-out: "), set(), dropped, "held-out: ")
-    seen = {_same_question(f.question) for f in heldout_fields}
+    seen = {same_question(f.question) for f in heldout_fields}
     train_fields = _unique(_fields(train, config, dropped, ""), seen, dropped, "")
     prompts = {
         TRAIN: list(_prompts(train_fields, tokenizer, config, dropped, "")),
@@ -78,11 +78,15 @@ def read_prepared(config: Config) -> dict[str, Any] | None:
 
     Raises DataError where the folder was prepared with other settings.
     """
-    folder = Path(config.data.prepared)
+    return unchanged(Path(config.data.prepared), lambda: _settings(config))
+
+
+def unchanged(folder: Path, settings: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
+    """The manifest of a prepared folder, None where there is none. Raises DataError where its settings were others."""
     manifest = read_manifest(folder)
     if manifest is None:
         return None
-    now = _settings(config)
+    now = settings()
     different = [key for key in now if manifest["settings"].get(key) != now[key]]
     if different:
         raise DataError(
@@ -142,13 +146,13 @@ def _carve(train: Source, wanted: int, config: Config) -> Source | None:
     if not num or not config.evaluate.heldout_every:
         return None
     columns = choose_columns(train.columns, config.data.columns)
-    order = sorted(train.rows, key=lambda row: _digest(_question_of(row, columns)))
+    order = sorted(train.rows, key=lambda row: digest_of(_question_of(row, columns)))
     return Source(f"{train.name} (carved out)", train.columns, order[:num], train.digest)
 
 
 def _question_of(row: dict[str, Any], columns: dict[str, str]) -> str:
     fields = read_fields(row, columns)
-    return _same_question(fields.question) if fields else ""
+    return same_question(fields.question) if fields else ""
 
 
 def _fields(source: Source | None, config: Config, dropped: Counter[str], where: str) -> list[Fields]:
@@ -165,7 +169,7 @@ def _unique(fields: list[Fields], seen: set[str], dropped: Counter[str], where: 
     answers: dict[str, str] = {}
     kept = []
     for row in fields:
-        key = _same_question(row.question)
+        key = same_question(row.question)
         if key in seen:
             dropped[f"{where}question is held out"] += 1
         elif key in answers:
@@ -190,7 +194,7 @@ def _prompts(
                 dropped[f"{where}longer than {config.data.max_prompt_tokens} tokens"] += 1
                 continue
             yield Prompt(
-                prompt_id=row.id if row.id and ids[row.id] == 1 else _digest(row.question)[:16],
+                prompt_id=row.id if row.id and ids[row.id] == 1 else digest_of(row.question)[:16],
                 question=row.question,
                 answer=row.answer,
                 answer_type=row.answer_type,
@@ -207,16 +211,8 @@ def _as_prompt(tokenizer: Any, content: str) -> str:
     return str(text)
 
 
-def _load_tokenizer(model: str) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model)
-    except (OSError, ValueError) as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise DataError(
-            f"no tokenizer in policy.model {model!r}: {reason}", "give a folder or Hub id that has one"
-        ) from None
+def _chat_tokenizer(model: str) -> Any:
+    tokenizer = load_tokenizer(model, "policy.model")
     if not tokenizer.chat_template:
         raise DataError(
             f"the tokenizer of {model} has no chat template", "use a model with one, or add chat_template.jinja"
@@ -224,11 +220,24 @@ def _load_tokenizer(model: str) -> Any:
     return tokenizer
 
 
-def _tokenizer_digest(model: str) -> str:
+def load_tokenizer(model: str, where: str) -> Any:
+    """The tokenizer of the model that the setting `where` names. Raises DataError."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(model)
+    except (OSError, ValueError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise DataError(
+            f"no tokenizer in {where} {model!r}: {reason}", "give a folder or Hub id that has one"
+        ) from None
+
+
+def tokenizer_digest(model: str, where: str) -> str:
     """Of a folder by its files, so that no library is needed to look; of a Hub model by its tokenizer."""
     if not Path(model).is_dir():
-        tokenizer = _load_tokenizer(model)
-        return _digest(tokenizer.backend_tokenizer.to_str() + str(tokenizer.chat_template))
+        tokenizer = load_tokenizer(model, where)
+        return digest_of(tokenizer.backend_tokenizer.to_str() + str(tokenizer.chat_template))
     digest = hashlib.sha256()
     for path in sorted(Path(model).iterdir()):
         if path.name.startswith(TOKENIZER_FILES):
@@ -241,18 +250,20 @@ def _settings(config: Config) -> dict[str, Any]:
     data = dataclasses.asdict(config.data)
     del data["prepared"]
     settings = data | {
-        "tokenizer": _tokenizer_digest(config.policy.model),
+        "tokenizer": tokenizer_digest(config.policy.model, "policy.model"),
         "heldout_prompts": config.evaluate.heldout_prompts,
     }
     plain: dict[str, Any] = json.loads(json.dumps(settings))
     return plain
 
 
-def _same_question(question: str) -> str:
+def same_question(question: str) -> str:
+    """What two spellings of one question share."""
     return " ".join(question.split())
 
 
-def _digest(text: str) -> str:
+def digest_of(text: str) -> str:
+    """SHA-256 in hex."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -1,10 +1,8 @@
-"""What rank 0 alone does around each step: decide, publish, record.
+"""What rank 0 alone does around each step of GRPO: decide, publish, record.
 
-Does not know: the model. Invariant: only one Chief of a run can write: a newer one fences the older by the ledger's
-generation, and an older one that lives on is told so (Superseded) at its next line.
+Does not know: the model. Invariant: as a Keeper's: only one Chief of a run can write.
 """
 
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,50 +12,30 @@ from grhpc.config import Config
 from grhpc.data.prepare import load_prompts
 from grhpc.lifetime import Lifetime
 from grhpc.records import Verdict
-from grhpc.store.atomic import list_names
-from grhpc.store.ledger import Ledger, StepEntry
+from grhpc.store.ledger import StepEntry
 from grhpc.store.recorded import archive_batches
 from grhpc.store.rundir import RunDir
-from grhpc.train.checkpoint import verify_checkpoint
 from grhpc.train.curriculum import Curriculum
 from grhpc.train.flow import Flow
+from grhpc.train.keeper import Keeper
 from grhpc.train.summary import summarize
 
 WAIT, STOP = "wait", "stop"
 PATIENCE_S = 20.0  # between two words from rank 0 to the others: well under any collective's timeout
 
 
-class Chief:
-    """Rank 0's hands: the ledger, the flow of groups, the published weights, the events."""
+class Chief(Keeper):
+    """Rank 0's hands: a Keeper's, and the flow of groups, the published weights."""
 
     def __init__(self, run: RunDir, config: Config, life: Lifetime) -> None:
-        self._run, self._config, self._life = run, config, life
-        self._events = run.events("train", life.job)
-        self._ledger = Ledger.open_next(run.ledger_dir, run_id=run.run_id)
+        super().__init__(run, "train", life, config.train)
+        self._config = config
         self._inherited_step = self._ledger.state.last_step  # later versions can only come from a superseded trainer
         prepared = Path(config.data.prepared)
         curriculum = Curriculum(load_prompts(prepared, "train"), config.run.seed)
         self._heldout = load_prompts(prepared, "heldout") if config.evaluate.heldout_every else []
         self._flow = Flow(run, config, self._ledger, self._events, life, curriculum)
         self._events.emit("start", generation=self._ledger.generation, restart=life.restart)
-
-    def choose_checkpoint(self) -> int:
-        """The step of the newest checkpoint that the ledger names and that verifies; 0 if there is none."""
-        present = set(list_names(self._run.checkpoints_dir))
-        for step in sorted(set(self._ledger.state.checkpoints), reverse=True):
-            folder = self._run.checkpoint_dir(step)
-            if folder.name not in present:
-                continue
-            problem = verify_checkpoint(folder)
-            if not problem:
-                return step
-            kept = self._run.set_aside(folder, problem)
-            self._events.emit("error", problem=f"checkpoint {folder.name} is corrupt ({problem}); moved to {kept}")
-        return 0
-
-    def resumed(self, step: int) -> None:
-        last = self._ledger.state.last_step
-        self._events.emit("resume", step=step, generation=self._ledger.generation, replayed=max(0, last - step))
 
     def recover(self, step: int) -> None:
         """Bring queue and ledger together again, then say that the trainer is ready."""
@@ -69,12 +47,12 @@ class Chief:
 
     def decide(self, step: int, since_s: float, needed_s: float) -> StepEntry | str:
         """What every rank does next: train this entry, WAIT (ask again), or STOP; `needed_s` is a step and a save."""
-        if not self._may_go_on(needed_s):
+        if not self.may_go_on(needed_s):
             return STOP
         entry = self._flow.next_step(step, PATIENCE_S)
         if entry is not None:
             return entry
-        if not self._may_go_on(needed_s):
+        if not self.may_go_on(needed_s):
             return STOP
         self._flow.check_patience(since_s, step)
         self._events.emit("waiting", **{"for": self._flow.waiting_for()}, step=step, since_s=since_s)
@@ -99,21 +77,9 @@ class Chief:
             self._flow.request_heldout(version, self._heldout)
         self._flow.admit(version + 1)
 
-    def clear_checkpoint(self, step: int) -> None:
-        """Remove what an unfinished save of this very step left; the ledger does not name it."""
-        self._ledger.check_alone()
-        folder = self._run.checkpoint_dir(step)
-        if folder.name in list_names(self._run.checkpoints_dir):
-            shutil.rmtree(folder)
-
     def checkpointed(self, step: int, seconds: float) -> None:
-        """Record the checkpoint; drop older ones beyond `train.checkpoint_keep`; archive the batches it covers."""
-        self._ledger.append({"kind": "checkpoint", "step": step})
-        self._events.emit("checkpoint", step=step, seconds=seconds)
-        present = set(list_names(self._run.checkpoints_dir))
-        kept = [s for s in sorted(set(self._ledger.state.checkpoints)) if self._run.checkpoint_dir(s).name in present]
-        for old in kept[: -self._config.train.checkpoint_keep]:
-            shutil.rmtree(self._run.checkpoint_dir(old))
+        """Also archive the batches that the checkpoint covers."""
+        super().checkpointed(step, seconds)
         covered = [entry for entry in self._ledger.state.steps.values() if entry.step <= step]
         for problem in archive_batches(self._run, covered, self._config.store.archive_every):
             self._events.emit("error", problem=problem)
@@ -138,8 +104,7 @@ class Chief:
             self._flow.finish()
             self._events.emit("finish", step=step)
             self._run.finish({"step": step})
-        reason = self._life.drain_reason or self._run.stop_reason() or ""
-        self._events.emit("stop", step=step, reason=reason or "finished")
+        self.stopped(step)
 
     def _has_heldout(self) -> bool:
         """Wait, at most `store.idle_s`, for the last held-out answers; False: drained, and the next life waits on."""
@@ -150,20 +115,12 @@ class Chief:
             if left_s <= 0:
                 self._events.emit("heldout_missing", versions=missing)
                 break
-            if not self._may_go_on(0.0):
+            if not self.may_go_on(0.0):
                 return False
             what = f"held-out answers under weights {', '.join(f'v{version}' for version in missing)}"
             self._events.emit("waiting", **{"for": what}, since_s=since_s)
             self._flow.collect_heldout(min(PATIENCE_S, left_s))
         return True
-
-    def _may_go_on(self, needed_s: float) -> bool:
-        reason = self._run.stop_reason()
-        if reason:
-            self._life.drain(f"stop requested: {reason}")
-        if self._life.remaining_s() <= needed_s + self._config.train.checkpoint_margin_s:
-            self._life.drain("the allocation ends")
-        return not self._life.draining
 
     def _is_heldout_due(self, version: int) -> bool:
         every = self._config.evaluate.heldout_every

@@ -4,6 +4,7 @@ Does not know: rewards, what a loss means, checkpoints, when to stop.
 Invariant: an update with a gradient that is not finite changes no weight.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -21,6 +22,7 @@ from grhpc.train.mcore import (
     DistributedDataParallelConfig,
     GPTModel,
     OptimizerConfig,
+    PackedSeqParams,
     clip_grad_by_total_norm_fp32,
     get_forward_backward_func,
     get_megatron_optimizer,
@@ -151,7 +153,8 @@ class Learner:
         def forward(iterator: Any, stage: Any) -> Any:
             micro_batch: MicroBatch = next(iterator)
             positions = torch.arange(micro_batch.inputs.shape[1], device=micro_batch.inputs.device)
-            output = stage(micro_batch.inputs, positions.expand_as(micro_batch.inputs), None)
+            packed = {"packed_seq_params": _packed(micro_batch.bounds)} if micro_batch.bounds else {}
+            output = stage(micro_batch.inputs, positions.expand_as(micro_batch.inputs), None, **packed)
 
             def finish(logits: torch.Tensor) -> Any:
                 total, sums = loss(logits, micro_batch)
@@ -185,6 +188,13 @@ class Learner:
             if parameters and self.settings.grad_clip > 0:
                 clip_grad_by_total_norm_fp32(parameters, max_norm=self.settings.grad_clip, total_norm=norm)
         return norm, bool(self.optimizer.step_with_ready_grads())
+
+
+def _packed(bounds: list[int]) -> PackedSeqParams:
+    """Of one row, for rotary positions, which begin anew with every sequence, and for CausalAttention."""
+    ends = torch.tensor(bounds, dtype=torch.int32)  # on the CPU: both read it there
+    longest = max(end - first for first, end in itertools.pairwise(bounds))
+    return PackedSeqParams("thd", ends, ends, max_seqlen_q=longest, max_seqlen_kv=longest)
 
 
 def _optimizer_config(settings: LearnerSettings) -> OptimizerConfig:

@@ -29,6 +29,7 @@ from megatron.core.models.gpt import GPTModel
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
 from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
+from megatron.core.packed_seq_params import PackedSeqParams
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.process_groups_config import ProcessGroupCollection
 from megatron.core.transformer.module import MegatronModule
@@ -52,6 +53,7 @@ __all__ = [
     "GPTModel",
     "MegatronModule",
     "OptimizerConfig",
+    "PackedSeqParams",
     "ProcessGroupCollection",
     "TransformerBlockSubmodules",
     "TransformerConfig",

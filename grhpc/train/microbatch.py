@@ -1,7 +1,7 @@
-"""Ragged sequences -> padded micro-batches, shared out over data-parallel replicas.
+"""Ragged sequences -> padded micro-batches, shared out over data-parallel replicas; or several packed into one row.
 
 Sequences are sorted by length, so that little is padding, and cut into as many micro-batches as every replica needs the
-same number of; where there are too few sequences some micro-batches hold one empty row.
+same number of; where there are too few sequences some micro-batches hold one empty row. A packed row is a micro-batch.
 
 Does not know: what the per-token columns mean, models.
 Invariant: the plan depends on the lengths, the micro-batch size and the number of replicas alone.
@@ -19,7 +19,8 @@ import torch
 class MicroBatch:
     """Inputs and the tokens they predict, [batch, length]; `mask` is 1 where a prediction counts.
 
-    `columns` are further per-token numbers, aligned with `targets`; `rows` says which sequence each row is.
+    `columns` are further per-token numbers, aligned with `targets`; `rows` says which sequence each row is. In a packed
+    row, the only one of its micro-batch, `bounds` are where each sequence begins, and the end; else it is empty.
     """
 
     inputs: torch.Tensor
@@ -27,6 +28,7 @@ class MicroBatch:
     mask: torch.Tensor
     rows: list[int]
     columns: dict[str, torch.Tensor] = field(default_factory=dict)
+    bounds: list[int] = field(default_factory=list)
 
     @property
     def num_tokens(self) -> torch.Tensor:
@@ -74,4 +76,30 @@ def pad(
         mask=torch.from_numpy(mask).to(device),
         rows=rows,
         columns={name: torch.from_numpy(values).to(device) for name, values in filled.items()},
+    )
+
+
+def pack_row(
+    rows: Sequence[int],
+    token_ids: Sequence[npt.NDArray[np.int64]],
+    prompt_lengths: Sequence[int] | npt.NDArray[np.int64],
+    *,
+    multiple: int,
+    device: torch.device,
+) -> MicroBatch:
+    """The sequences `rows` one after the other; what fills up to a multiple of `multiple` is a sequence of its own."""
+    parts = [token_ids[i] for i in rows]
+    bounds = [0, *np.cumsum([len(tokens) - 1 for tokens in parts], dtype=np.int64).tolist()]
+    length = max(1, -(-bounds[-1] // multiple)) * multiple
+    inputs, targets = np.zeros((1, length), dtype=np.int64), np.zeros((1, length), dtype=np.int64)
+    mask = np.zeros((1, length), dtype=np.float32)
+    for i, tokens, first, end in zip(rows, parts, bounds, bounds[1:], strict=False):
+        inputs[0, first:end], targets[0, first:end] = tokens[:-1], tokens[1:]
+        mask[0, first + int(prompt_lengths[i]) - 1 : end] = 1.0
+    return MicroBatch(
+        inputs=torch.from_numpy(inputs).to(device),
+        targets=torch.from_numpy(targets).to(device),
+        mask=torch.from_numpy(mask).to(device),
+        rows=list(rows),
+        bounds=bounds if length == bounds[-1] else [*bounds, length],
     )

@@ -4,9 +4,11 @@ Megatron-Core's own specifications either need Transformer Engine or lack sequen
 grouped-query scaled-dot-product attention (its own core attention builds the whole score matrix).
 
 Does not know: weights, process groups beyond the tensor-parallel size.
-Invariant: sequences are padded at the end, and attention is causal, so padding never reaches a real token.
+Invariant: sequences are padded at the end, and attention is causal, so padding never reaches a real token; of several
+in one packed row each is attended to apart, so none can reach another.
 """
 
+import itertools
 import math
 from typing import Any
 
@@ -37,7 +39,10 @@ class RMSNorm(torch.nn.Module):  # type: ignore[misc]
 
 
 class CausalAttention(MegatronModule):  # type: ignore[misc]
-    """Causal scaled-dot-product attention over [sequence, batch, heads, head size], with grouped queries."""
+    """Causal scaled-dot-product attention over [sequence, batch, heads, head size], with grouped queries.
+
+    Packed, over [tokens of the row, heads, head size]: what a mask of blocks would give, without its square of memory.
+    """
 
     def __init__(
         self,
@@ -65,10 +70,17 @@ class CausalAttention(MegatronModule):  # type: ignore[misc]
         attention_bias: torch.Tensor | None = None,
         packed_seq_params: Any = None,
     ) -> torch.Tensor:
-        length, batch = query.shape[:2]
+        if packed_seq_params is None:
+            length, batch = query.shape[:2]
+            return self._attend(query, key, value).reshape(length, batch, -1)
+        row = [x.unsqueeze(1) for x in (query, key, value)]
+        bounds = itertools.pairwise(packed_seq_params.cu_seqlens_q.tolist())
+        return torch.cat([self._attend(*(x[first:end] for x in row)) for first, end in bounds]).squeeze(1)
+
+    def _attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         q, k, v = (x.permute(1, 2, 0, 3) for x in (query, key, value))
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.scale, enable_gqa=self.grouped)
-        return out.permute(2, 0, 1, 3).reshape(length, batch, -1)
+        return out.permute(2, 0, 1, 3)
 
 
 def block_spec(config: TransformerConfig) -> TransformerBlockSubmodules:

@@ -45,10 +45,10 @@ class Trainer:
             patience_s=config.store.wait_s + _CONTROL_MARGIN_S,
         )
         try:
-            self._learner = Learner(model_dir, self._parallel, LearnerSettings.of(train, config.policy.dtype))
+            self.learner = Learner(model_dir, self._parallel, LearnerSettings.of(train, config.policy.dtype))
             self._reference: GPTModel | None = None
             if config.grpo.kl_coef:
-                self._reference = self._learner.load_model(model_dir)
+                self._reference = self.learner.load_model(model_dir)
         except BaseException:
             self._parallel.close()
             raise
@@ -83,7 +83,7 @@ class Trainer:
         parts = [self._micro_batches(part) for part in split_updates(batch, self._config.grpo.updates_per_step)]
         self._fill_columns(parts)
         lr = learning_rate(step, self._config.train)
-        updates = [self._learner.update(part, self._loss, len(SUMS), lr) for part in parts]
+        updates = [self.learner.update(part, self._loss, len(SUMS), lr) for part in parts]
         return _figures(updates, lr)
 
     def logprobs(self, batch: Batch) -> list[Floats]:
@@ -95,25 +95,25 @@ class Trainer:
             for row, i in enumerate(micro_batch.rows):
                 found[i] = logprobs[row][micro_batch.mask[row] > 0].cpu().numpy()
 
-        self._learner.read(self._micro_batches(batch), read)
+        self.learner.read(self._micro_batches(batch), read)
         everything = {i: values for part in self._parallel.gather(found) for i, values in part.items()}
         return [everything[i] for i in range(len(batch))]
 
     def all_finite(self) -> bool:
         """Whether every weight of every rank is a number."""
-        return self._learner.all_finite()
+        return self.learner.all_finite()
 
     def write_weights(self, folder: Path) -> list[str]:
         """Write the policy as a Hugging Face folder; every rank writes its shard, all must call; its file names."""
-        return self._learner.write_weights(folder, self._model_dir)
+        return self.learner.write_weights(folder, self._model_dir)
 
     def save(self, folder: Path, extra: dict[str, Any]) -> None:
         """Save the full training state as a checkpoint; `extra` are JSON values. All ranks call."""
-        save_checkpoint(self._learner, folder, extra)
+        save_checkpoint(self.learner, folder, extra)
 
     def load(self, folder: Path) -> dict[str, Any]:
         """Restore a checkpoint, also one saved under another layout; returns its `extra`. All ranks call."""
-        return load_checkpoint(self._learner, folder)
+        return load_checkpoint(self.learner, folder)
 
     def close(self) -> None:
         self._parallel.close()
@@ -127,7 +127,7 @@ class Trainer:
             ],
         }
         size = self._config.train.micro_batch_size
-        return self._learner.micro_batches(batch.token_ids, batch.prompt_lengths, columns, size)
+        return self.learner.micro_batches(batch.token_ids, batch.prompt_lengths, columns, size)
 
     def _fill_columns(self, parts: list[list[MicroBatch]]) -> None:
         """The log-probabilities that stay fixed during the step, on the ranks that compute the loss."""
@@ -143,7 +143,7 @@ class Trainer:
                 micro_batch.columns[column], _ = self._logprobs(logits, micro_batch)
 
             for part in parts:
-                self._learner.read(part, read, model)
+                self.learner.read(part, read, model)
 
     def _loss(self, logits: torch.Tensor, micro_batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
         logprobs, entropy = self._logprobs(logits, micro_batch)
@@ -162,7 +162,7 @@ class Trainer:
         return logprobs_and_entropy(
             logits,
             micro_batch.targets,
-            vocab_size=self._learner.arch.vocab_size,
+            vocab_size=self.learner.arch.vocab_size,
             temperature=self._config.rollout.temperature,
         )
 

@@ -19,10 +19,9 @@ from grhpc.store.ledger import StepEntry
 from grhpc.store.recorded import read_batch
 from grhpc.store.rundir import RunDir
 from grhpc.train.chief import STOP, WAIT, Chief
+from grhpc.train.keeper import Saver
 from grhpc.train.snapshot import model_folder
 from grhpc.train.step import Trainer
-
-STEP_MARGIN = 1.2  # a step is begun when 1.2 times the longest one so far, and a save, fit into the allocation
 
 
 def main(run_dir: Path, life: Lifetime) -> None:
@@ -56,8 +55,7 @@ class Loop:
     def __init__(self, run: RunDir, trainer: Trainer, life: Lifetime) -> None:
         self.store, self.config, self.trainer = run, run.config(), trainer
         self.chief = Chief(run, self.config, life) if trainer.is_main else None
-        self.saved_step = -1
-        self.save_s = 0.0
+        self.saver = Saver(run, trainer.learner, self.chief)
         self.step_s = 0.0  # the longest step so far, publishing included
 
     def run(self) -> None:
@@ -77,23 +75,18 @@ class Loop:
             times["publish_s"] = clock.lap()
             self.step_s = max(self.step_s, times["train_s"] + times["publish_s"])
             if step % self.config.train.checkpoint_every == 0 or step == self.config.train.steps:
-                self.checkpoint(step)
+                self.saver.save(step)
             times["checkpoint_s"] = clock.lap()
             if self.chief:
                 self.chief.stepped(entry, rows, {**metrics, **times})
-        if step > self.saved_step:
-            self.checkpoint(step)
+        if step > self.saver.saved_step:
+            self.saver.save(step)
         if self.chief:
             self.chief.close(step)
 
     def resume(self) -> int:
-        """Load the newest checkpoint that the ledger knows and that verifies. Returns its step, 0 for none."""
-        step: int = self.trainer.broadcast(self.chief.choose_checkpoint() if self.chief else None)
-        if step:
-            self.trainer.load(self.store.checkpoint_dir(step))
-        self.saved_step = step
-        if self.chief:
-            self.chief.resumed(step)
+        """Go back to the newest checkpoint, and publish its weights. Returns its step, 0 for none."""
+        step = self.saver.load()
         self.publish(step)
         if self.chief:
             self.chief.recover(step)
@@ -104,7 +97,7 @@ class Loop:
         since_s = time.time()
         while True:
             decision: Any = self.trainer.broadcast(
-                self.chief.decide(step, since_s, STEP_MARGIN * self.step_s + self.save_s) if self.chief else None
+                self.chief.decide(step, since_s, self.saver.needs_s(self.step_s)) if self.chief else None
             )
             if decision == STOP:
                 return None
@@ -125,15 +118,3 @@ class Loop:
         files = self.trainer.write_weights(folder)
         if self.chief:
             self.chief.commit_publish(version, files)
-
-    def checkpoint(self, step: int) -> None:
-        """Save the full state, then let the ledger know."""
-        begin_s = time.monotonic()
-        if self.chief:
-            self.chief.clear_checkpoint(step)
-        self.trainer.barrier()
-        self.trainer.save(self.store.checkpoint_dir(step), {"step": step})
-        self.saved_step = step
-        self.save_s = time.monotonic() - begin_s
-        if self.chief:
-            self.chief.checkpointed(step, self.save_s)

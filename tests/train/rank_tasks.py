@@ -94,7 +94,7 @@ def break_last_weight(config: Config, model_dir: Path) -> tuple[bool, bool]:
     try:
         before = trainer.all_finite()
         if trainer.rank == trainer.world_size - 1:
-            next(trainer._learner.model.parameters()).data.view(-1)[-1] = float("nan")
+            next(trainer.learner.model.parameters()).data.view(-1)[-1] = float("nan")
         return before, trainer.all_finite()
     finally:
         trainer.close()
