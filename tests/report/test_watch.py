@@ -13,7 +13,7 @@ from grhpc.cluster.job import start_ticks
 from grhpc.cluster.submissions import Submission, record
 from grhpc.report import follow
 from grhpc.report import watch as watching
-from grhpc.report.follow import Following
+from grhpc.report.follow import ROLES, Following
 from grhpc.report.logs import command as logs_command
 from grhpc.report.logs import log_files, tail
 from grhpc.report.watch import watch
@@ -26,16 +26,30 @@ def quick(monkeypatch):
     monkeypatch.setitem(follow.JOBS_EVERY_S, "local", 0.05)
 
 
-@pytest.fixture
-def sleeper(small):
+class Sleepers:
     """A live local job for every role."""
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
-    for role in ("train", "rollout", "verify"):
-        job = Submission("local", role, str(process.pid), started=start_ticks(process.pid))
-        record(small.run.jobs_dir, job)
-    yield process
-    process.kill()
-    process.wait()
+
+    def __init__(self, run):
+        words = [sys.executable, "-c", "import time; time.sleep(300)"]
+        self.processes = [subprocess.Popen(words) for _ in ROLES]
+        for role, process in zip(ROLES, self.processes, strict=True):
+            job = Submission("local", role, str(process.pid), started=start_ticks(process.pid))
+            record(run.jobs_dir, job)
+
+    def all_live(self):
+        return all(process.poll() is None for process in self.processes)
+
+    def end(self):
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def sleepers(small):
+    made = Sleepers(small.run)
+    yield made
+    made.end()
 
 
 def test_a_finished_run_ends_with_lines_and_its_result(small, capsys):
@@ -47,27 +61,25 @@ def test_a_finished_run_ends_with_lines_and_its_result(small, capsys):
     assert "verdicts: yes 8" in out and "picture:" in out
 
 
-def test_a_gone_role_is_named_with_the_end_of_its_log(small, sleeper, capsys):
+def test_a_gone_role_is_named_with_the_end_of_its_log(small, sleepers, capsys):
     log = small.run.logs_dir / "train" / "1_0_log.out"
     log.parent.mkdir()
     log.write_text("loading\nMemoryError \x1b[2J at step 2\n")
-    sleeper.kill()
-    sleeper.wait()
+    sleepers.end()
     assert watch(small.run) == 1
     out = capsys.readouterr().out
     assert "error: no train task is left" in out and "MemoryError \\x1b[2J at step 2" in out
     assert "resume tiny --watch" in out
 
 
-def test_a_stopped_run_ends_quietly(small, sleeper, capsys):
+def test_a_stopped_run_ends_quietly(small, sleepers, capsys):
     small.run.request_stop("enough for today")
-    sleeper.kill()
-    sleeper.wait()
+    sleepers.end()
     assert watch(small.run) == 0
     assert "stopped at step 2: enough for today" in capsys.readouterr().out
 
 
-def test_a_live_run_is_followed_until_it_finishes(small, sleeper, capsys):
+def test_a_live_run_is_followed_until_it_finishes(small, sleepers, capsys):
     def go_on():
         time.sleep(0.5)
         small.emit_step(small.run.events("train", "local-0"), 3, reward=0.75)
@@ -80,24 +92,24 @@ def test_a_live_run_is_followed_until_it_finishes(small, sleeper, capsys):
     assert "step    3 of 3: reward 0.750" in capsys.readouterr().out
 
 
-def test_ctrl_c_leaves_the_run_and_says_how_to_look_again(small, sleeper, capsys, monkeypatch):
+def test_ctrl_c_leaves_the_run_and_says_how_to_look_again(small, sleepers, capsys, monkeypatch):
     def interrupt(seconds):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(watching.time, "sleep", interrupt)
     assert watch(small.run) == 130
     assert "python submit.py status tiny --watch" in capsys.readouterr().out
-    assert small.run.stop_reason() is None and sleeper.poll() is None
+    assert small.run.stop_reason() is None and sleepers.all_live()
 
 
-def test_without_news_it_says_what_it_waits_for(small, sleeper, capsys, monkeypatch):
+def test_without_news_it_says_what_it_waits_for(small, sleepers, capsys, monkeypatch):
     monkeypatch.setattr(watching, "STILL_HERE_S", 0.2)
     threading.Timer(1.0, small.run.finish, [{"step": 2}]).start()
     watch(small.run)
     assert "train: waits for 4 more judged groups" in capsys.readouterr().out
 
 
-def test_the_terminals_display_shows_progress_roles_and_curves(small, sleeper):
+def test_the_terminals_display_shows_progress_roles_and_curves(small, sleepers):
     following = Following(small.run)
     following.poll()
     console = Console(width=120, force_terminal=False, file=None, record=True)
