@@ -107,6 +107,12 @@ def _report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
+def _why(parser: argparse.ArgumentParser) -> None:
+    _run(parser)
+    parser.add_argument("sample", metavar="SAMPLE", help="GROUP.SAMPLE, e.g. 17.3; held-out: hVERSION.QUESTION")
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
 def _replay(parser: argparse.ArgumentParser) -> None:
     _run(parser)
     parser.add_argument("step", type=int, metavar="STEP")
@@ -163,6 +169,7 @@ VERBS = (
         _make_verifier_data,
     ),
     Verb("audit", "prove that every admitted group is in exactly one place", "grhpc.report.audit:command", _report),
+    Verb("why", "how one sample came by its reward", "grhpc.why:command", _why),
     Verb("replay", "show a recorded step: its groups, answers and rewards", "grhpc.replay:command", _replay),
 )
 

@@ -17,3 +17,14 @@ def reward(decision: str, answer_tokens: int, reference_tokens: int) -> float:
         return 1.0 - LENGTH_PENALTY * min(MOST_PENALISED, abs(answer_tokens - reference_tokens))
     known = {NO: 0.0, NO_ANSWER: NO_ANSWER_REWARD, NO_VERDICT: math.nan}
     return known[decision]
+
+
+def arithmetic(decision: str, answer_tokens: int, reference_tokens: int) -> str:
+    """The same with every number in it, for people."""
+    if decision == YES:
+        lengths = f"{LENGTH_PENALTY} x min({MOST_PENALISED}, |{answer_tokens} - {reference_tokens}|)"
+        return f"1 - {lengths} = {reward(decision, answer_tokens, reference_tokens):.2f}"
+    if decision == NO_VERDICT:
+        return "none: without a verdict the whole group is dropped"
+    why = {NO: "not equivalent", NO_ANSWER: "no answer in the response"}[decision]
+    return f"{reward(decision, answer_tokens, reference_tokens):g}: {why}"
