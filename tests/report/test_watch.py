@@ -13,7 +13,7 @@ from grhpc.cluster.job import start_ticks
 from grhpc.cluster.submissions import Submission, record
 from grhpc.report import follow
 from grhpc.report import watch as watching
-from grhpc.report.follow import ROLES, Following
+from grhpc.report.follow import Following
 from grhpc.report.logs import command as logs_command
 from grhpc.report.logs import log_files, tail
 from grhpc.report.watch import watch
@@ -24,6 +24,9 @@ def quick(monkeypatch):
     monkeypatch.setattr(follow, "GONE_S", 0.2)
     monkeypatch.setattr(watching, "POLL_S", 0.05)
     monkeypatch.setitem(follow.JOBS_EVERY_S, "local", 0.05)
+
+
+ROLES = ("train", "rollout", "verify")
 
 
 class Sleepers:
