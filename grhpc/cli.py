@@ -67,10 +67,6 @@ def _no_launch(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-launch", action="store_true", help="submit nothing: write batch scripts for sbatch")
 
 
-def _sft(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="see: sft --help")
-
-
 def _status(parser: argparse.ArgumentParser) -> None:
     _run(parser)
     parser.add_argument("--json", action="store_true", help="for programs")
@@ -79,7 +75,7 @@ def _status(parser: argparse.ArgumentParser) -> None:
 
 def _logs(parser: argparse.ArgumentParser) -> None:
     _run(parser)
-    parser.add_argument("role", nargs="?", default="", help="train, rollout or verify; default: all")
+    parser.add_argument("role", nargs="?", default="", help="train, rollout, verify or sft; default: all")
     parser.add_argument("--follow", "-f", action="store_true", help="go on as lines come")
     parser.add_argument("--lines", "-n", type=int, default=40, help="of each log's end (default 40)")
 
@@ -147,7 +143,7 @@ def _make_verifier_data(parser: argparse.ArgumentParser) -> None:
 VERBS = (
     Verb("doctor", "check this machine, and what a config needs", "grhpc.verbs:doctor", _doctor),
     Verb("prepare", "make prompts from the config's dataset", "grhpc.verbs:prepare", _config),
-    Verb("sft", "fine-tune a model on prompts and replies", "grhpc.verbs:sft", _sft),
+    Verb("sft", "fine-tune a model, such as a verifier", "grhpc.start:sft", _start),
     Verb("plan", "show what a start would ask of SLURM, and submit nothing", "grhpc.verbs:plan", _config),
     Verb("start", "begin a run", "grhpc.start:start", _start),
     Verb("status", "what a run does now, and what it waits for", "grhpc.report.status:command", _status),
@@ -190,8 +186,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         _check_verb(argv[0])
-        if argv[0] == "sft":
-            argv.insert(1, "--")  # its words are its own, --help too
         args = build_parser().parse_args(argv)
         return resolve(args.verb.target)(args)
     except GrhpcError as error:
@@ -214,7 +208,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="submit.py", description="GRPO from a generative verifier, on SLURM.")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     for verb in VERBS:
-        sub = verbs.add_parser(verb.name, help=verb.help, description=verb.help, add_help=verb.name != "sft")
+        sub = verbs.add_parser(verb.name, help=verb.help, description=verb.help)
         verb.arguments(sub)
         sub.set_defaults(verb=verb)
     return parser

@@ -132,6 +132,9 @@ def _check_sft(c: SftConfig) -> list[Problem]:
     if c.train.rows_per_step % replicas:
         rows = f"train.rows_per_step {c.train.rows_per_step} is not a multiple of the {replicas} replicas"
         problems.append((rows, "a replica without a row would only wait: give every one as many"))
+    if c.data.template == "chat":
+        what = "data.template chat is a turn of a chat, for judges behind an endpoint"
+        problems.append((what, "use general-verifier, or a file: the text before the verification"))
     if not 0 <= c.data.heldout_share < 1:
         problems.append((f"data.heldout_share is {c.data.heldout_share}", "give a share of the questions, as 0.01"))
     return problems

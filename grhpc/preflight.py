@@ -8,14 +8,17 @@ import re
 from pathlib import Path
 from typing import Any
 
-from grhpc.config import Config
+from grhpc.config import Config, SftConfig
 from grhpc.errors import ConfigError, DataError
 
 ARCHITECTURES = ("Qwen2ForCausalLM", "Qwen3ForCausalLM")  # what train/ can map to Megatron-Core
 
 
-def check(config: Config) -> None:
+def check(config: Config | SftConfig) -> None:
     """Raise ConfigError or DataError for the first thing that cannot work."""
+    if isinstance(config, SftConfig):
+        _check_trained(model_config(config.model.model, "model.model"), "model.model", config)
+        return
     policy = model_config(config.policy.model, "policy.model")
     verifier = model_config(config.verifier.model, "verifier.model") if config.verify.asks_a_model else {}
     _check_policy(config, policy)
@@ -58,26 +61,32 @@ def _from_hub(model: str, where: str) -> Path:
 
 
 def _check_policy(config: Config, policy: dict[str, Any]) -> None:
-    architecture = (policy.get("architectures") or ["unknown"])[0]
+    _check_trained(policy, "policy.model", config)
+    _check_heads(policy, config.rollout.engine.tensor_parallel, "policy.model", "rollout.engine.tensor_parallel")
+
+
+def _check_trained(model: dict[str, Any], where: str, config: Config | SftConfig) -> None:
+    """Whether the trainer can build the model, cut it as it is told, and train on sequences of this length."""
+    architecture = (model.get("architectures") or ["unknown"])[0]
     if architecture not in ARCHITECTURES:
         raise DataError(
-            f"policy.model is a {architecture}, which the trainer cannot build",
+            f"{where} is a {architecture}, which the trainer cannot build",
             f"use one of: {', '.join(ARCHITECTURES)}",
         )
-    _check_heads(policy, config.train.tensor_parallel, "policy.model", "train.tensor_parallel")
-    _check_heads(policy, config.rollout.engine.tensor_parallel, "policy.model", "rollout.engine.tensor_parallel")
-    layers, stages = policy["num_hidden_layers"], config.train.pipeline_parallel
+    _check_heads(model, config.train.tensor_parallel, where, "train.tensor_parallel")
+    layers, stages = model["num_hidden_layers"], config.train.pipeline_parallel
     if layers % stages:
         raise ConfigError(
-            f"train.pipeline_parallel {stages} does not divide policy.model's {layers} layers", _divisors(layers)
+            f"train.pipeline_parallel {stages} does not divide {where}'s {layers} layers", _divisors(layers)
         )
-    longest = config.data.max_prompt_tokens + config.rollout.max_response_tokens
-    positions = policy.get("max_position_embeddings", longest)
+    if isinstance(config, SftConfig):
+        longest, what, remedy = config.data.max_tokens, "an example", "lower data.max_tokens"
+    else:
+        longest, what = config.data.max_prompt_tokens + config.rollout.max_response_tokens, "prompt + response"
+        remedy = "lower data.max_prompt_tokens or rollout.max_response_tokens"
+    positions = model.get("max_position_embeddings", longest)
     if longest > positions:
-        raise ConfigError(
-            f"prompt + response may have {longest} tokens, but policy.model has {positions} positions",
-            "lower data.max_prompt_tokens or rollout.max_response_tokens",
-        )
+        raise ConfigError(f"{what} may have {longest} tokens, but {where} has {positions} positions", remedy)
 
 
 def _check_judge(config: Config, verifier: dict[str, Any]) -> None:

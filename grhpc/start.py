@@ -1,4 +1,4 @@
-"""The verbs `start` and `resume`: check, prepare, make the run directory, launch, watch.
+"""The verbs `start`, `sft` and `resume`: check, prepare, make the run directory, launch, watch.
 
 Does not know: how jobs are submitted, how a run is shown. Invariant: whatever is refused is refused before anything is
 made; a run directory whose launch failed is removed again, once the jobs that were taken back have ended.
@@ -10,30 +10,46 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from grhpc import preflight
 from grhpc.cluster import amend, control, launch
-from grhpc.cluster.role import ROLES
-from grhpc.cluster.sbatch import script
-from grhpc.config import Config
-from grhpc.config_file import load, with_absolute_paths
+from grhpc.cluster.sbatch import ONE_JOB, script
+from grhpc.config import Config, SftConfig
+from grhpc.config_file import load, load_as, with_absolute_paths
 from grhpc.data.prepare import read_manifest, read_prepared
 from grhpc.errors import ClusterError, ConfigError, DataError, GrhpcError, StoreError
+from grhpc.records import TRAIN
 from grhpc.report.find import find_run
 from grhpc.report.watch import watch
 from grhpc.store.atomic import write_bytes
 from grhpc.store.events import read_events
 from grhpc.store.rundir import RunDir
+from grhpc.train import sft_data
+from grhpc.train.packing import num_steps
 
+# Who prepares the data of a kind of run, and what says whether that was done.
+PREPARE: dict[type, tuple[str, Callable[[Any], dict[str, Any] | None]]] = {
+    Config: ("grhpc.data.prepare", read_prepared),
+    SftConfig: ("grhpc.train.sft_data", sft_data.read_prepared),
+}
 TAKE_BACK_S = 30.0
 
 
 def start(args: argparse.Namespace) -> int:
-    """Begin a run; on a run that is already going, or done, say so."""
-    config = load(args.config, args.overrides)
+    """Begin a run of GRPO; on a run that is already going, or done, say so."""
+    return _begin(load(args.config, args.overrides), args)
+
+
+def sft(args: argparse.Namespace) -> int:
+    """The same for a run of supervised fine-tuning."""
+    return _begin(load_as(SftConfig, args.config, args.overrides), args)
+
+
+def _begin(config: Config | SftConfig, args: argparse.Namespace) -> int:
     if is_run(config.run_dir):
         run = RunDir.open(config.run_dir)
         return _by_hand(run) if args.no_launch and not run.finished() else _again(run, args.watch)
@@ -43,6 +59,8 @@ def start(args: argparse.Namespace) -> int:
     elif config.cluster.executor != "slurm":
         raise ConfigError("--no-launch is for SLURM, and cluster.executor is local", "--set cluster.executor=slurm")
     ensure_prepared(config, args.config, args.overrides)
+    if isinstance(config, SftConfig):
+        config = with_steps(config)
     about = {"prepared": _prepared_digest(config), "models": amend.model_digests(config)}
     run = RunDir.create(config.run_dir, with_absolute_paths(config), **about)
     if args.no_launch:
@@ -65,9 +83,9 @@ def _take_back(run: RunDir) -> None:
 
 def _by_hand(run: RunDir, without: Collection[str] = ()) -> int:
     """Write a batch script for each role, and print how to submit them; the trainer last, as `start` does."""
-    config = run.config()
+    config = run.settings()
     print(f"run {run.root.name} in {run.root}; to start its roles:")
-    for role in sorted(set(ROLES).difference(without), key=lambda role: (role == "train", role)):
+    for role in sorted(set(config.roles).difference(without), key=lambda role: (role == "train", role)):
         path = run.jobs_dir / f"{role}.sbatch"
         run.log_dir(role).mkdir(parents=True, exist_ok=True)
         write_bytes(path, script(role, config, run.run_id, str(run.root)).encode())
@@ -80,13 +98,15 @@ def resume(args: argparse.Namespace) -> int:
     """Go on with a run that was stopped or broke: submit what does not run, with changed settings where asked."""
     run = find_run(args.run)
     if run.finished():
-        print(f"{run.root.name} is finished; its result: python submit.py report {run.root.name}")
+        result = f"python submit.py report {run.root.name}" if run.kind == "grpo" else str(run.model_dir)
+        print(f"{run.root.name} is finished; its result: {result}")
         return 0
-    config, changes = amend.amended(run, args.overrides) if args.overrides else (run.config(), {})
+    config, changes = amend.amended(run, args.overrides) if args.overrides else (run.settings(), {})
     begun, prepared = amend.begun(run), _prepared_digest(config)
     if (begun or not changes) and run.about.get("prepared", prepared) != prepared:
         raise DataError(
-            f"the prompts in {config.data.prepared} are not those this run began with", "put the prepared folder back"
+            f"the rows in {config.data.prepared} are not those this run began with",
+            "put the prepared folder back",
         )
     if changes:
         preflight.check(config)
@@ -104,25 +124,36 @@ def resume(args: argparse.Namespace) -> int:
     return _look(run, args.watch)
 
 
-def ensure_prepared(config: Config, path: str, overrides: Sequence[str]) -> None:
+def ensure_prepared(config: Config | SftConfig, path: str, overrides: Sequence[str]) -> None:
     """Prepare the data in a child process where that was not done; the child says what is wrong, and this one ends.
 
     Prompts that were prepared without a source in the configuration are taken as they are.
     """
     if not config.data.source and read_manifest(Path(config.data.prepared)) is not None:
         return
-    if config.data.source and read_prepared(config) is not None:
+    module, read = PREPARE[type(config)]
+    if config.data.source and read(config) is not None:
         return
     if not config.data.source:
         raise DataError(
             f"no prepared data in {config.data.prepared}, and data.source is empty", "name a dataset in data.source"
         )
-    command = [sys.executable, "-m", "grhpc.data.prepare", path]
+    command = [sys.executable, "-m", module, path]
     for override in overrides:
         command += ["--set", override]
     code = subprocess.run(command, check=False).returncode
     if code:
         sys.exit(code)
+
+
+def with_steps(config: SftConfig) -> SftConfig:
+    """The configuration of a run whose data is prepared: with the number of steps that its epochs are."""
+    if config.train.steps:
+        return config
+    lengths = sft_data.load_examples(Path(config.data.prepared), TRAIN).lengths
+    train, room = config.train, config.data.max_tokens
+    steps = num_steps(lengths, room, config.run.seed, train.rows_per_step, train.epochs)
+    return replace(config, train=replace(train, steps=steps))
 
 
 def is_run(folder: Path) -> bool:
@@ -141,7 +172,7 @@ def _again(run: RunDir, stay: bool) -> int:
         print(f"{run.root} is finished. To run again: --set run.name={name}-2, or remove {run.root}. Its result:")
         return _look(run, True)
     live = control.live_jobs(run)
-    if any(job.role == "train" for job in live):
+    if any(job.role in ONE_JOB for job in live):
         print(f"{name} is already running in {run.root}", flush=True)
         return _look(run, stay)
     if live:
@@ -167,6 +198,6 @@ def _look(run: RunDir, stay: bool) -> int:
     return 0
 
 
-def _prepared_digest(config: Config) -> str:
+def _prepared_digest(config: Config | SftConfig) -> str:
     manifest = read_manifest(Path(config.data.prepared))
     return "" if manifest is None else str(manifest["sha256"]["train"])

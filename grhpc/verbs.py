@@ -39,9 +39,5 @@ def prepare(args: argparse.Namespace) -> int:
     return _child("grhpc.data.prepare", args.config, *(word for o in args.overrides for word in ("--set", o)))
 
 
-def sft(args: argparse.Namespace) -> int:
-    return _child("grhpc.train.sft", *(args.rest[1:] if args.rest[:1] == ["--"] else args.rest))
-
-
 def _child(module: str, *words: str) -> int:
     return subprocess.run([sys.executable, "-m", module, *words], check=False).returncode

@@ -87,10 +87,9 @@ def test_wrong_arguments_are_two_lines(submit):
 @pytest.mark.parametrize("verb", VERBS, ids=lambda v: v.name)
 def test_every_verb_has_help_and_a_target(verb, capsys):
     assert callable(resolve(verb.target))
-    if verb.name != "sft":  # passes everything on, --help too
-        with pytest.raises(SystemExit) as caught:
-            build_parser().parse_args([verb.name, "--help"])
-        assert caught.value.code == 0 and verb.help in capsys.readouterr().out.replace("\n", " ").replace("  ", " ")
+    with pytest.raises(SystemExit) as caught:
+        build_parser().parse_args([verb.name, "--help"])
+    assert caught.value.code == 0 and verb.help in capsys.readouterr().out.replace("\n", " ").replace("  ", " ")
 
 
 @pytest.mark.parametrize(
@@ -269,28 +268,6 @@ def test_prepare_then_prepare_again(submit, tiny, tmp_path):
     assert (first.returncode, again.returncode) == (0, 0), first.stderr + again.stderr
     assert "train: 64 prompts" in first.stdout and "train: 64 prompts" in again.stdout
     assert json.loads((tmp_path / "prepared" / "manifest.json").read_text())["prompts"]["train"] == 64
-
-
-def test_sft_refuses_a_model_that_is_not_there(submit, tmp_path):
-    words = [
-        "--model",
-        str(tmp_path),
-        "--data",
-        "x.jsonl",
-        "--out",
-        str(tmp_path / "out"),
-        "--steps",
-        "1",
-        "--lr",
-        "1e-3",
-    ]
-    assert_two_lines(submit("sft", *words), "no such file", "--model")
-    assert not (tmp_path / "out").exists()
-
-
-def test_sfts_words_are_its_own(submit):
-    done = submit("sft", "--help")
-    assert done.returncode == 0 and "--batch-size" in done.stdout
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch):

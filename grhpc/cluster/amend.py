@@ -19,8 +19,8 @@ from typing import Any
 
 from grhpc.cluster import control
 from grhpc.cluster.submissions import record_target
-from grhpc.config import Config
-from grhpc.config_file import load, with_absolute_paths
+from grhpc.config import Config, SftConfig
+from grhpc.config_file import with_absolute_paths
 from grhpc.errors import ClusterError, ConfigError
 from grhpc.store.atomic import list_names
 from grhpc.store.rundir import RunDir
@@ -33,18 +33,19 @@ MAY_CHANGE = (
     "train.checkpoint_",
     "train.micro_batch_size",  # the same sums in another order
     "train.recompute",
+    "train.heldout_every",
 )
-MAY_MOVE = ("policy.model", "verifier.model", "data.prepared")
+MAY_MOVE = ("policy.model", "verifier.model", "model.model", "data.prepared")
 END_BYTES = 2**20
 Changes = dict[str, list[Any]]
 
 
-def amended(run: RunDir, overrides: Sequence[str]) -> tuple[Config, Changes]:
+def amended(run: RunDir, overrides: Sequence[str]) -> tuple[Config | SftConfig, Changes]:
     """The configuration with the overrides, and what differs: setting -> [old, new]. Nothing is written.
 
     Raises ConfigError for what may not change, ClusterError while a job of the run lives, or may live.
     """
-    old, new = (with_absolute_paths(load(run.config_path, changed)) for changed in ((), overrides))
+    old, new = (with_absolute_paths(run.settings(changed)) for changed in ((), overrides))
     changes = _differences(_flat(asdict(old)), _flat(asdict(new)))
     for setting in changes:
         if setting.startswith("run."):
@@ -62,10 +63,10 @@ def amended(run: RunDir, overrides: Sequence[str]) -> tuple[Config, Changes]:
 
 def begun(run: RunDir) -> bool:
     """Whether the trainer ever came as far as its first weights."""
-    return run.weights.newest() is not None or bool(list_names(run.ledger_dir))
+    return bool(list_names(run.ledger_dir)) or run.kind == "grpo" and run.weights.newest() is not None
 
 
-def amend(run: RunDir, config: Config, changes: Changes, **about: Any) -> None:
+def amend(run: RunDir, config: Config | SftConfig, changes: Changes, **about: Any) -> None:
     """Make the changes, and write them down; `about` replaces entries of run.json."""
     entry = {"t": round(time.time(), 3), "by": getpass.getuser(), "settings": changes}
     run.amend(config, **about, changes=[*run.about.get("changes", []), entry])
@@ -74,8 +75,10 @@ def amend(run: RunDir, config: Config, changes: Changes, **about: Any) -> None:
             record_target(run.jobs_dir, role, changes[f"cluster.{role}.tasks"][1])
 
 
-def model_digests(config: Config) -> dict[str, str]:
+def model_digests(config: Config | SftConfig) -> dict[str, str]:
     """What `amended` knows the run's models by, once they have moved."""
+    if isinstance(config, SftConfig):
+        return {"model.model": model_digest(config.model.model)}
     return {"policy.model": model_digest(config.policy.model), "verifier.model": model_digest(config.verifier.model)}
 
 

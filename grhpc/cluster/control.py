@@ -10,15 +10,14 @@ import subprocess
 import time
 
 from grhpc.cluster import launch, processes, states
-from grhpc.cluster.role import ROLES
 from grhpc.cluster.sacct import JobState, tasks_of
 from grhpc.cluster.sbatch import mark, role_config
 from grhpc.cluster.submissions import Submission, read_submissions, read_target, record_target
-from grhpc.config import Config
+from grhpc.config import AnyConfig
 from grhpc.errors import ClusterError
 from grhpc.store.rundir import RunDir
 
-SCALABLE = tuple(role for role in ROLES if role != "train")
+SCALABLE = ("rollout", "verify")
 END_WAIT_S = 60.0  # SLURM kills what does not heed TERM after KillWait (30 s by default), and accounting lags
 SHOWN = 5
 
@@ -92,14 +91,15 @@ def resume(run: RunDir) -> list[Submission]:
     """Take back a request to stop, and submit what the configuration, or `scale`, asks for and is not live."""
     if run.finished():
         return []
-    config = run.config()
+    config = run.settings()
     launch.require(config)
     live = [job.role for job in live_jobs(run)]
     run.clear_stop()
-    return launch.submit(run, config, {role: wanted_tasks(run, config, role) - live.count(role) for role in ROLES})
+    missing = {role: wanted_tasks(run, config, role) - live.count(role) for role in config.roles}
+    return launch.submit(run, config, missing)
 
 
-def wanted_tasks(run: RunDir, config: Config, role: str) -> int:
+def wanted_tasks(run: RunDir, config: AnyConfig, role: str) -> int:
     """As many as `scale` last said, or else the configuration."""
     target = read_target(run.jobs_dir, role)
     return role_config(config, role).tasks if target is None else target
@@ -147,7 +147,7 @@ def _by_comment(run: RunDir) -> list[JobState]:
 
     Raises ClusterError where SLURM does not answer.
     """
-    if run.config().cluster.executor != "slurm":
+    if run.settings().cluster.executor != "slurm":
         return []
     words = ["squeue", "-h", "-r", "--me", "-o", "%i|%T|%j|%k"]
     try:

@@ -18,7 +18,6 @@ from pathlib import Path
 
 from grhpc.cluster.launch import max_array_size
 from grhpc.cluster.plan import gpus
-from grhpc.cluster.role import ROLES
 from grhpc.cluster.sbatch import directives, role_config
 from grhpc.config import Config
 
@@ -192,7 +191,7 @@ def _inputs(config: Config) -> Iterator[Check]:
 def _asked(config: Config) -> Iterator[Check]:
     """Each role's request, put to SLURM without submitting; GPUs on this machine for the local executor."""
     if config.cluster.executor == "local":
-        wanted = sum(gpus(config, role) for role in ROLES)
+        wanted = sum(gpus(config, role) for role in config.roles)
         code, text = _run("nvidia-smi", "-L") if shutil.which("nvidia-smi") else (1, "")
         have = 0 if code else len(text.splitlines())
         few = have < wanted
@@ -200,7 +199,7 @@ def _asked(config: Config) -> Iterator[Check]:
         return
     if shutil.which("sbatch") is None:
         return
-    for role in ROLES:
+    for role in config.roles:
         asked = role_config(config, role)
         options = directives(f"{config.run.name}-{role}", "doctor", asked, 1 if role == "train" else asked.tasks)
         code, text = _run("sbatch", "--test-only", *options, "--wrap", "true")

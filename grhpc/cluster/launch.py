@@ -16,10 +16,10 @@ from functools import partial
 from typing import Any, TypeVar
 
 from grhpc.cluster import local, processes
-from grhpc.cluster.role import ROLES, run_role
-from grhpc.cluster.sbatch import parameters, python_command, role_config
+from grhpc.cluster.role import run_role
+from grhpc.cluster.sbatch import ONE_JOB, parameters, python_command, role_config
 from grhpc.cluster.submissions import Submission, record
-from grhpc.config import Config
+from grhpc.config import AnyConfig
 from grhpc.errors import ClusterError
 from grhpc.store.rundir import RunDir
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 DEFAULT_MAX_ARRAY = 1001  # SLURM's own default
 
 
-def require(config: Config) -> None:
+def require(config: AnyConfig) -> None:
     """Refuse, before anything is made, what cannot be launched from this machine. Raises ClusterError."""
     if importlib.util.find_spec("submitit") is None:
         raise ClusterError("submitit is not installed", "pip install submitit, or start without it: start --no-launch")
@@ -41,19 +41,19 @@ def require(config: Config) -> None:
             )
 
 
-def start(run: RunDir, config: Config, roles: Iterable[str] = tuple(ROLES)) -> list[Submission]:
-    """Submit the roles in the sizes of the configuration. Raises ClusterError, and then leaves no job behind."""
-    return submit(run, config, {role: role_config(config, role).tasks for role in roles})
+def start(run: RunDir, config: AnyConfig, roles: Iterable[str] = ()) -> list[Submission]:
+    """Submit the roles, or all, in the sizes of the configuration. Raises ClusterError, and leaves no job behind."""
+    return submit(run, config, {role: role_config(config, role).tasks for role in roles or config.roles})
 
 
-def submit(run: RunDir, config: Config, tasks: dict[str, int]) -> list[Submission]:
+def submit(run: RunDir, config: AnyConfig, tasks: dict[str, int]) -> list[Submission]:
     """Submit so many tasks of each role (the trainer: one job). Raises ClusterError, and then leaves no job behind."""
     require(config)
     done: list[Submission] = []
     try:
         # The trainer last: when it begins it looks for tasks that are missing, and all must be written down by then.
         for role, count in sorted(tasks.items(), key=lambda item: item[0] == "train"):
-            count = max(0, min(count, 1) if role == "train" else count)
+            count = max(0, min(count, 1) if role in ONE_JOB else count)
             if count and config.cluster.executor == "local":
                 done += local.submit(run, role, count)
             elif count:
@@ -86,7 +86,7 @@ def max_array_size() -> int:
     return max(1, int(found.group(1)) if found else DEFAULT_MAX_ARRAY)
 
 
-def _submit_slurm(run: RunDir, config: Config, role: str, count: int, done: list[Submission]) -> None:
+def _submit_slurm(run: RunDir, config: AnyConfig, role: str, count: int, done: list[Submission]) -> None:
     asked = role_config(config, role)
     limit = max_array_size() if count > 1 else 1
     chunks = [min(limit, count - first) for first in range(0, count, limit)]

@@ -18,7 +18,7 @@ from grhpc.cluster.processes import is_live
 from grhpc.cluster.role import run_role
 from grhpc.cluster.sbatch import python_command, role_config, setup_lines
 from grhpc.cluster.submissions import Submission, read_submissions, record
-from grhpc.config import Config, RoleConfig
+from grhpc.config import AnyConfig, RoleConfig
 from grhpc.errors import ClusterError
 from grhpc.store.rundir import RunDir
 
@@ -44,7 +44,7 @@ def python_words(role: RoleConfig) -> str:
     return shlex.join(["bash", "-c", script, "role"])
 
 
-def _submit_here(run: RunDir, config: Config, role: str, count: int) -> None:
+def _submit_here(run: RunDir, config: AnyConfig, role: str, count: int) -> None:
     import submitit
 
     asked = role_config(config, role)
@@ -70,7 +70,7 @@ def _submit_here(run: RunDir, config: Config, role: str, count: int) -> None:
 def main(words: list[str]) -> int:
     """`RUN_DIR ROLE COUNT`, only ever called by `submit`."""
     run = RunDir.open(Path(words[0]))
-    _submit_here(run, run.config(), words[1], int(words[2]))
+    _submit_here(run, run.settings(), words[1], int(words[2]))
     return 0
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from grhpc.cluster import footprint
 from grhpc.cluster.footprint import Shape, human
-from grhpc.cluster.role import ROLES
 from grhpc.cluster.sbatch import directives, python_command, role_config, setup_lines
 from grhpc.config import Config, EngineConfig
 
@@ -45,7 +44,7 @@ def gpus(config: Config, role: str) -> int:
 
 def _jobs(config: Config) -> list[str]:
     lines = []
-    for role in ROLES:
+    for role in config.roles:
         asked = role_config(config, role)
         tasks = 1 if role == "train" else asked.tasks
         ranks = asked.nodes * asked.tasks_per_node
@@ -54,7 +53,7 @@ def _jobs(config: Config) -> list[str]:
         if config.cluster.executor == "slurm":
             lines += [f"  #SBATCH {d}" for d in directives(f"{config.run.name}-{role}", "RUN_ID", asked, tasks)]
         lines += [f"  {line}" for line in setup_lines(asked)] + [f"  {python_command(asked)} ...", ""]
-    return [*lines, f"GPUs in all: {sum(gpus(config, role) for role in ROLES)}"]
+    return [*lines, f"GPUs in all: {sum(gpus(config, role) for role in config.roles)}"]
 
 
 def _layout(config: Config) -> list[str]:

@@ -25,6 +25,7 @@ from types import FrameType
 
 from grhpc.cluster.job import LOCAL, SLURM, Job, ask_end_s, current
 from grhpc.cluster.rendezvous import meet
+from grhpc.cluster.sbatch import ONE_JOB, role_config
 from grhpc.cluster.submissions import Submission, read_submissions, record
 from grhpc.errors import ClusterError, ConfigError, CorruptFile, DataError, ForeignFile, GrhpcError, Superseded
 from grhpc.lifetime import Lifetime
@@ -34,6 +35,7 @@ ROLES = {
     "train": "grhpc.train.worker:main",
     "rollout": "grhpc.rollout.worker:main",
     "verify": "grhpc.verify.worker:main",
+    "sft": "grhpc.train.sft_worker:main",
 }
 CRASH, FINAL, AGAIN = 1, 2, 75  # 75 is EX_TEMPFAIL, and what many sites list in slurm.conf's RequeueExit
 _HOPELESS = (ConfigError, DataError, CorruptFile, ForeignFile, Superseded, ClusterError)
@@ -95,15 +97,15 @@ def _run(role: str, run: RunDir, job: Job, life: Lifetime) -> int:
 def _set_place(role: str, run: RunDir, job: Job, life: Lifetime) -> None:
     """Tell a trainer's rank where its siblings are, and the tasks of another role which part of the node is theirs."""
     # Before torch is imported: it would take every core of the machine, and so would each of the tasks beside it.
-    os.environ.setdefault("OMP_NUM_THREADS", str(getattr(run.config().cluster, role).cpus_per_task))
-    if role != "train":
+    os.environ.setdefault("OMP_NUM_THREADS", str(role_config(run.settings(), role).cpus_per_task))
+    if role not in ONE_JOB:
         life.end_s = life.end_s if life.end_s is not None else ask_end_s(job)
         if job.world_size > 1:
             life.job = f"{life.job}.{job.rank}"
             _take_share_of_devices(job)
         return
     meeting = meet(run.rendezvous_dir, job)
-    if job.rank == 0 and job.kind == SLURM:
+    if role == "train" and job.rank == 0 and job.kind == SLURM:
         _refill(run)
     life.end_s = meeting.end_s
     os.environ.update(

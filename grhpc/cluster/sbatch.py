@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import grhpc
-from grhpc.config import Config, RoleConfig
+from grhpc.config import AnyConfig, RoleConfig
 
 # Around the role, in the batch script: outside any container, where scontrol is.
 LISTEN = r"""# SLURM ends a job at its time limit by TERM, to this shell too, and would not bring it back.
@@ -35,9 +35,12 @@ esac
 exit $code""".splitlines()
 
 
-def role_config(config: Config, role: str) -> RoleConfig:
-    """The cluster section of a role."""
-    found: RoleConfig = getattr(config.cluster, role)
+ONE_JOB = ("train", "sft")  # a job whose tasks are the ranks of one world; the other roles are arrays of tasks
+
+
+def role_config(config: AnyConfig, role: str) -> RoleConfig:
+    """The cluster section of a role; both trainers have one."""
+    found: RoleConfig = getattr(config.cluster, "train" if role in ONE_JOB else role)
     return found
 
 
@@ -110,10 +113,10 @@ def directives(name: str, run_id: str, role: RoleConfig, tasks: int = 1) -> list
     return [f"--{key}" if value is True else f"--{key}={value}" for key, value in sorted(options.items())]
 
 
-def script(role: str, config: Config, run_id: str, run_dir: str) -> str:
+def script(role: str, config: AnyConfig, run_id: str, run_dir: str) -> str:
     """slurm/ROLE.sbatch for one run, with all that its configuration asks for: starts the role without submitit."""
     asked = role_config(config, role)
-    tasks = 1 if role == "train" else asked.tasks
+    tasks = 1 if role in ONE_JOB else asked.tasks
     log = f"logs/{role}/{'%A_%a' if tasks > 1 else '%j'}"
     options = directives(f"{config.run.name}-{role}", run_id, asked, tasks)
     options = sorted([*options, f"--chdir={run_dir}", f"--output={log}_0_log.out"])

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from grhpc.cluster import states
 from grhpc.cluster.sacct import JobState, tasks_of
+from grhpc.config import Config
 from grhpc.report.alive import may_live
 from grhpc.report.history import ORACLES, Event, Judged, judged, read_heldout, seconds_by_role
 from grhpc.store.atomic import list_names
 from grhpc.store.events import parse_lines
 from grhpc.store.rundir import RunDir
 
-ROLES = ("train", "rollout", "verify")
 JOBS_EVERY_S = {"local": 3.0, "slurm": 15.0}  # a login node is shared: one call to SLURM a quarter of a minute
 GONE_S = 10.0  # a role without a live job for this long is gone; a requeue passes through such a gap
 
@@ -34,9 +34,9 @@ class Following:
     began_s: float = field(default_factory=time.time)
 
     def __post_init__(self) -> None:
-        config = self.run.config()
-        self.total_steps = config.train.steps
-        self._oracle = ORACLES.get(config.evaluate.oracle)
+        config = self.run.settings()
+        self.total_steps, self.roles = config.train.steps, config.roles
+        self._oracle = ORACLES.get(config.evaluate.oracle) if isinstance(config, Config) else None
         self._jobs_every_s = JOBS_EVERY_S[config.cluster.executor]
         self._offsets: dict[Path, int] = {}
         self._spent: list[Event] = []
@@ -93,7 +93,7 @@ class Following:
         elif kind == "step":
             self.steps[event["step"]] = event
             self.ready.add(key)
-        elif kind == "heldout":
+        elif kind == "heldout" and "version" in event:
             self.heldout[event["version"]] = judged(read_heldout(self.run, event["version"]), self._oracle)
         elif kind == "error":
             self.errors.append(event)
@@ -103,7 +103,7 @@ class Following:
             self._spent.append(event)
 
     def _note_gone(self) -> None:
-        for role in ROLES:
+        for role in self.roles:
             if not any(may_live(job) for job in self.jobs if job.role == role):
                 self._gone_since.setdefault(role, time.monotonic())
             else:

@@ -12,7 +12,6 @@ from grhpc.report.find import find_run
 from grhpc.report.text import printable
 from grhpc.store.rundir import RunDir
 
-ROLES = ("train", "rollout", "verify")
 MOST_FILES = 8  # of one role: the newest
 TAIL_BYTES = 64 * 1024
 FOLLOW_S = 0.5
@@ -21,9 +20,10 @@ FOLLOW_S = 0.5
 def command(args: argparse.Namespace) -> int:
     """The verb."""
     run = find_run(args.run)
-    if args.role and args.role not in ROLES:
-        raise GrhpcError(f"no role {args.role!r}", f"roles: {', '.join(ROLES)}")
-    roles = (args.role,) if args.role else ROLES
+    known = run.settings().roles
+    if args.role and args.role not in known:
+        raise GrhpcError(f"no role {args.role!r}", f"roles: {', '.join(known)}")
+    roles = (args.role,) if args.role else known
     files = [path for role in roles for path in log_files(run, role)]
     for path in files:
         print(f"== {path}")

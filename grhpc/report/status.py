@@ -8,11 +8,14 @@ import argparse
 import json
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from grhpc.cluster import states
 from grhpc.cluster.sacct import JobState, tasks_of
+from grhpc.config import Config
+from grhpc.report import tuning
 from grhpc.report.alive import may_live
 from grhpc.report.find import find_run
 from grhpc.report.judging import judging, judging_line
@@ -41,8 +44,7 @@ def command(args: argparse.Namespace) -> int:
 
 def status(run: RunDir) -> Status:
     """Everything about the run now. Raises StoreError, CorruptFile for a run directory that cannot be read."""
-    config, now = run.config(), time.time()
-    ledger = read_ledger(run.ledger_dir, run_id=run.run_id)
+    config, now = run.settings(), time.time()
     events = read_events(run.events_dir, tail_bytes=TAIL_BYTES)
     jobs = tasks_of(run, now)
     step = max((e for e in events if e["event"] == "step"), key=lambda e: e["step"], default={})
@@ -52,15 +54,12 @@ def status(run: RunDir) -> Status:
         "run_id": run.run_id,
         "state": _state(run, jobs),
         "stop_reason": run.stop_reason(),
-        "step": ledger.last_step,
+        "step": step.get("step", 0),
         "steps": config.train.steps,
-        "version": _newest_version(run),
-        "groups": _groups(ledger),
-        "queues": {name: run.queue(name).counts() for name in QUEUES},
         "last_step": step,
-        "judging": judging(events),
+        **(_grpo(run, events) if isinstance(config, Config) else tuning.facts(run)),
         "jobs": [asdict(job) for job in jobs],
-        "roles": _roles(jobs, events),
+        "roles": _roles(config.roles, jobs, events),
         "waits": _waits(events, jobs, now),
         "failures": _failures(run, events),
     }
@@ -71,10 +70,33 @@ def status(run: RunDir) -> Status:
 
 def lines(found: Status) -> list[str]:
     """The status for people."""
+    text = [f"{found['run']}: {found['state']}{_why(found)}, step {found['step']} of {found['steps']}"]
+    text += _grpo_lines(found) if "queues" in found else tuning.lines(found)
+    for role, seen in found["roles"].items():
+        states = ", ".join(f"{num} {state}" for state, num in seen["states"].items()) or "no job"
+        text.append(f"{role}: {states}; last heard {seen['heard']}")
+    text += [
+        f"waiting: {w['role']} {w['job']} for {w['for']}, {duration(w['seconds'])}" for w in found["waits"][:SHOWN]
+    ]
+    text += [f"failed: {f['what']}: {one_line(f['problem'], 160)}" for f in found["failures"][-SHOWN:]]
+    return [*text, f"next: {found['next']}"]
+
+
+def _grpo(run: RunDir, events: list[dict[str, Any]]) -> Status:
+    ledger = read_ledger(run.ledger_dir, run_id=run.run_id)
+    return {
+        "step": ledger.last_step,
+        "version": _newest_version(run),
+        "groups": _groups(ledger),
+        "queues": {name: run.queue(name).counts() for name in QUEUES},
+        "judging": judging(events),
+    }
+
+
+def _grpo_lines(found: Status) -> list[str]:
     step, groups = found["last_step"], found["groups"]
     text = [
-        f"{found['run']}: {found['state']}{_why(found)}, step {found['step']} of {found['steps']}, "
-        f"weights {found['version']}",
+        f"weights: version {found['version']}",
         f"groups: {groups['admitted']} admitted, {groups['in_flight']} in flight, {groups['trained']} trained, "
         + (", ".join(f"{num} dropped ({reason})" for reason, num in groups["dropped"].items()) or "none dropped"),
     ]
@@ -89,14 +111,7 @@ def lines(found: Status) -> list[str]:
         )
     if found["judging"]:
         text.append(judging_line(found["judging"]))
-    for role, seen in found["roles"].items():
-        states = ", ".join(f"{num} {state}" for state, num in seen["states"].items()) or "no job"
-        text.append(f"{role}: {states}; last heard {seen['heard']}")
-    text += [
-        f"waiting: {w['role']} {w['job']} for {w['for']}, {duration(w['seconds'])}" for w in found["waits"][:SHOWN]
-    ]
-    text += [f"failed: {f['what']}: {one_line(f['problem'], 160)}" for f in found["failures"][-SHOWN:]]
-    return [*text, f"next: {found['next']}"]
+    return text
 
 
 def _why(found: Status) -> str:
@@ -129,14 +144,14 @@ def _groups(ledger: LedgerState) -> dict[str, Any]:
     return {"admitted": ledger.next_group, "in_flight": open_groups, "trained": trained, "dropped": dict(fates)}
 
 
-def _roles(jobs: list[JobState], events: list[dict[str, Any]]) -> dict[str, Any]:
-    roles = {}
-    for role in ("train", "rollout", "verify"):
+def _roles(roles: Sequence[str], jobs: list[JobState], events: list[dict[str, Any]]) -> dict[str, Any]:
+    found = {}
+    for role in roles:
         last = next((e for e in reversed(events) if e.get("role") == role), None)
         heard = f"{last['event']} {duration(max(0.0, time.time() - last['t']))} ago" if last else "never"
         states = Counter(job.state for job in jobs if job.role == role)
-        roles[role] = {"states": dict(states), "heard": heard}
-    return roles
+        found[role] = {"states": dict(states), "heard": heard}
+    return found
 
 
 def _waits(events: list[dict[str, Any]], jobs: list[JobState], now: float) -> list[dict[str, Any]]:
@@ -161,7 +176,7 @@ def _failures(run: RunDir, events: list[dict[str, Any]]) -> list[dict[str, Any]]
         for e in events
         if e["event"] == "error"
     ]
-    for name in QUEUES:
+    for name in QUEUES if run.kind == "grpo" else ():
         for shard in run.queue(name).failed():
             failures.append(
                 {"what": f"shard {name}/{shard.name}", "problem": f"attempt {shard.attempts}: {shard.reason}"}
@@ -174,14 +189,14 @@ def _next(found: Status, jobs: list[JobState], executor: str) -> str:
     """The one thing a person would do now."""
     name, state = found["run"], found["state"]
     if state == "finished":
-        return f"python submit.py report {name}"
+        return f"python submit.py report {name}" if "queues" in found else f"use {found['model']}"
     if state in ("broken off", "stopped"):
         return f"python submit.py logs {name}, then python submit.py resume {name}"
-    missing = [role for role in ("train", "rollout", "verify") if not any(may_live(j) for j in jobs if j.role == role)]
+    missing = [role for role in found["roles"] if not any(may_live(j) for j in jobs if j.role == role)]
     if missing and state == "running":
         return f"no {' and no '.join(missing)} task is there: python submit.py resume {name}"
     if state == "queued" and executor == "slurm":
         return "wait for SLURM, or look at the reason with squeue"
-    if found["queues"]["prompts"]["failed"] + found["queues"]["rollouts"]["failed"]:
+    if "queues" in found and found["queues"]["prompts"]["failed"] + found["queues"]["rollouts"]["failed"]:
         return f"shards failed: python submit.py logs {name} rollout, and verify"
     return f"nothing; to watch: python submit.py status {name} --watch"

@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from grhpc.records import DECISIONS
-from grhpc.report.follow import ROLES, Following
+from grhpc.report import tuning
+from grhpc.report.follow import Following
 from grhpc.report.history import Event
 from grhpc.report.logs import log_end
 from grhpc.report.picture import Curve, as_characters
@@ -32,8 +33,9 @@ def watch(run: RunDir) -> int:
     """Show the run to its end. 0 finished or stopped, 1 a role is gone, 130 Ctrl-C."""
     console = Console(highlight=False, soft_wrap=True)
     following = Following(run)
+    in_place = console.is_terminal and run.kind == "grpo"
     try:
-        ended = _on_terminal(console, following) if console.is_terminal else _on_lines(console, following)
+        ended = _on_terminal(console, following) if in_place else _on_lines(console, following)
     except KeyboardInterrupt:
         name = run.root.name
         console.print(
@@ -43,7 +45,7 @@ def watch(run: RunDir) -> int:
         )
         return 130
     if ended == "finished":
-        console.print(as_text(make(run)), markup=False)
+        console.print(as_text(make(run)) if run.kind == "grpo" else f"the model: {run.model_dir}", markup=False)
         return 0
     if ended == "stopped":
         console.print(f"stopped at step {following.last_step}: {run.stop_reason()}", markup=False)
@@ -73,7 +75,7 @@ def _on_lines(console: Console, following: Following) -> str:
             said_s = time.monotonic()
         elif time.monotonic() - said_s > STILL_HERE_S:
             said_s = time.monotonic()
-            doing = "; ".join(f"{role}: {following.doing(role)}" for role in ROLES)
+            doing = "; ".join(f"{role}: {following.doing(role)}" for role in following.roles)
             console.print(f"step {following.last_step} of {following.total_steps}; {doing}", markup=False)
         ended = _ended(following)
         if ended:
@@ -100,6 +102,10 @@ def _line(event: Event, following: Following) -> str:
             return f"{who}: ready after {duration(time.time() - following.began_s)}"
         case "error":
             return f"{who}: error: {one_line(str(event.get('problem', '')), 300)}"
+        case "step" if following.run.kind == "sft":
+            return f"step {event['step']:>4} of {following.total_steps}: {tuning.step_text(event)}"
+        case "heldout" if following.run.kind == "sft":
+            return tuning.heldout_text(event)
         case "step":
             return _step_line(event, following.total_steps)
         case "heldout":
@@ -150,7 +156,7 @@ def _remaining(following: Following) -> str:
 def _role_table(following: Following) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     spent = following.seconds()
-    for role in ROLES:
+    for role in following.roles:
         time_by_part = ", ".join(f"{part} {duration(s)}" for part, s in spent.get(role, {}).items())
         table.add_row(
             Text(role, style="cyan"), Text(one_line(following.doing(role), 60)), Text(time_by_part, style="dim")

@@ -7,7 +7,7 @@ Does not know: what the per-token columns mean, models.
 Invariant: the plan depends on the lengths, the micro-batch size and the number of replicas alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -81,7 +81,7 @@ def pad(
 
 def pack_row(
     rows: Sequence[int],
-    token_ids: Sequence[npt.NDArray[np.int64]],
+    token_ids: Mapping[int, npt.NDArray[np.int64]],
     prompt_lengths: Sequence[int] | npt.NDArray[np.int64],
     *,
     multiple: int,

@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from grhpc.config import SftTrainConfig
 from grhpc.errors import ConfigError, DataError, GrhpcError
-from grhpc.train.learner import Learner, LearnerSettings
+from grhpc.train.learner import Learner, LearnerSettings, LossFunction
 from grhpc.train.logprobs import logprobs_and_entropy
 from grhpc.train.microbatch import MicroBatch
 from grhpc.train.parallel import Parallel
@@ -72,7 +73,7 @@ class SftStep:
     seconds: float
 
 
-def learning_rate(step: int, settings: SftSettings) -> float:
+def learning_rate(step: int, settings: SftSettings | SftTrainConfig) -> float:
     """The rate of `step`, counted from 0; the warm-up's first step is already above zero."""
     if step < settings.warmup_steps:
         return settings.lr * (step + 1) / settings.warmup_steps
@@ -138,7 +139,9 @@ def shuffled_batches(examples: Sequence[Example], batch_size: int, seed: int) ->
 def _step(learner: Learner, examples: Sequence[Example], number: int, settings: SftSettings) -> SftStep:
     start = time.monotonic()
     lr = learning_rate(number, settings)
-    update = learner.update(_micro_batches(learner, examples, settings), _loss(learner.arch.vocab_size), 2, lr)
+    update = learner.update(
+        _micro_batches(learner, examples, settings), completion_loss(learner.arch.vocab_size), 2, lr
+    )
     loss, tokens = update.sums
     return SftStep(
         step=number,
@@ -164,10 +167,12 @@ def _micro_batches(learner: Learner, examples: Sequence[Example], settings: SftS
     return learner.micro_batches(token_ids, prompts, {"weights": weights}, settings.micro_batch_size)
 
 
-def _loss(vocab_size: int) -> Callable[[torch.Tensor, MicroBatch], tuple[torch.Tensor, torch.Tensor]]:
+def completion_loss(vocab_size: int) -> LossFunction:
+    """Minus the log-probability of the completion tokens, weighted where weights are given; sums: itself, tokens."""
+
     def loss(logits: torch.Tensor, micro_batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
         logprobs, _ = logprobs_and_entropy(logits, micro_batch.targets, vocab_size=vocab_size)
-        total = -(logprobs * micro_batch.mask * micro_batch.columns["weights"]).sum()
+        total = -(logprobs * micro_batch.mask * micro_batch.columns.get("weights", 1.0)).sum()
         return total, torch.stack([total.detach(), micro_batch.mask.sum()])
 
     return loss

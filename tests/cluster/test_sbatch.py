@@ -15,6 +15,7 @@ TEMPLATES = Path(__file__).parents[2] / "slurm"
 # The RoleConfig that says what a template says.
 TWINS = {
     "train": RoleConfig(cpus_per_task=8, gpus_per_node=8, mem_gb=64, tasks_per_node=8, time_min=1440),
+    "sft": RoleConfig(cpus_per_task=8, gpus_per_node=8, mem_gb=64, tasks_per_node=8, time_min=1440),
     "rollout": RoleConfig(cpus_per_task=8, gpus_per_node=1, mem_gb=64, tasks=4, time_min=240),
     "verify": RoleConfig(cpus_per_task=8, gpus_per_node=1, mem_gb=64, tasks=2, time_min=240),
 }
@@ -73,7 +74,7 @@ def srun_options(text: str, role: RoleConfig) -> list[str]:
 def test_template_and_submitit_agree(role: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     twin = TWINS[role]
     ours = (TEMPLATES / f"{role}.sbatch").read_text()
-    theirs = submitit_text(twin, 1 if role == "train" else twin.tasks, tmp_path, monkeypatch)
+    theirs = submitit_text(twin, 1 if role in sbatch.ONE_JOB else twin.tasks, tmp_path, monkeypatch)
     mine, its = options(ours), options(theirs)
     assert its.pop("comment") == "grhpc:RUN_ID"  # known only to a run
     assert its.pop("job-name") == "grhpc-role" and mine.pop("job-name") == f"grhpc-{role}"
@@ -90,7 +91,8 @@ def test_template_and_submitit_agree(role: str, tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize("role", ROLES)
 def test_a_runs_own_script_is_the_template_with_its_configuration(role: str, tmp_path: Path) -> None:
-    config = new_run(tmp_path, "slurm", **{role: TWINS[role]}).config()
+    section = "train" if role == "sft" else role
+    config = new_run(tmp_path, "slurm", **{section: TWINS[role]}).config()
     ours, run_dir = sbatch.script(role, config, "RUN_ID", str(tmp_path / "my runs")), str(tmp_path / "my runs")
     template = (TEMPLATES / f"{role}.sbatch").read_text()
     mine, its = options(ours), options(template)
