@@ -92,7 +92,7 @@ def prepare(config: SftConfig) -> dict[str, Any]:
         texts[HELDOUT] = list(_texts(other, config, template, dropped))
         held = {text.key for text in texts[HELDOUT]}
     else:
-        held = {text.key for text in texts[TRAIN] if int(digest_of(text.key)[:8], 16) < data.heldout_share * 2**32}
+        held = {text.key for text in texts[TRAIN] if _draw(text.key) < data.heldout_share}
         texts[HELDOUT] = [text for text in texts[TRAIN] if text.key in held]
     texts[TRAIN] = [text for text in texts[TRAIN] if text.key not in held]
     tokenizer = load_tokenizer(config.model.model, "model.model")
@@ -188,6 +188,11 @@ def _texts(source: Source, config: SftConfig, template: str, dropped: Counter[st
             prompt = render(template, question, fields["ground_truth"].strip(), fields["student_answer"])
             # A space between, as the published verifier writes: the words are then the tokens that words usually are.
             yield Text(prompt, f" {fields['verification'].strip()}", same_question(question))
+
+
+def _draw(key: str) -> float:
+    """From 0 to 1, the same in any data set. Salted: rows that were split by their question's hash are split anew."""
+    return int(digest_of(f"held out? {key}")[:8], 16) / 2**32
 
 
 def _tokens(texts: list[Text], tokenizer: Any, room: int, dropped: Counter[str]) -> Iterable[tuple[list[int], int]]:

@@ -9,14 +9,17 @@ import numpy as np
 import torch
 from megatron.core.dist_checkpointing.strategies import filesystem_async
 
-from grhpc.config import Config
+from grhpc.config import Config, SftConfig
 from grhpc.errors import ConfigError, StoreError
 from grhpc.grpo.batch import Batch
 from grhpc.train import checkpoint
 from grhpc.train.logprobs import logprobs_and_entropy
+from grhpc.train.packing import Row
 from grhpc.train.parallel import Parallel
 from grhpc.train.sft import Example, SftSettings, sft
+from grhpc.train.sft_data import Examples
 from grhpc.train.step import Trainer
+from grhpc.train.tuner import Tuner
 
 
 def train(config: Config, model_dir: Path, batches: list[Batch], probe: Batch, out_dir: Path | None = None) -> Any:
@@ -73,6 +76,18 @@ def fine_tune(
     """Supervised fine-tuning on the same examples each step; loss and gradient norm of each."""
     steps = sft(model_dir, out_dir, lambda _step: examples, settings)
     return [(step.loss, step.grad_norm) for step in steps]
+
+
+def tune(config: SftConfig, model_dir: Path, examples: Examples, rows: list[list[Row]], out_dir: Path) -> Any:
+    """Packed fine-tuning, one step for each list of rows; figures, held-out losses before and after, weights."""
+    tuner = Tuner(config, model_dir)
+    try:
+        before = tuner.measure(examples, rows[0])
+        figures = [tuner.step(examples, chosen, step) for step, chosen in enumerate(rows, start=1)]
+        tuner.learner.write_weights(out_dir, model_dir)
+        return figures, before, tuner.measure(examples, rows[0])
+    finally:
+        tuner.close()
 
 
 def concatenated(arrays: list[np.ndarray]) -> np.ndarray:
