@@ -25,6 +25,8 @@ srun() {
     return $code
 }""".splitlines()
 COME_BACK = r"""code=$?
+# One rank said so, whatever became of the others when it left.
+[ "$code" = 0 ] || [ ! -e "$run_dir/jobs/$id.final" ] || code=2
 crashes="$run_dir/jobs/$id.crashes"
 # Over (0), or a person must act first (2). What is COMPLETING by now was cancelled, or is brought back by SLURM itself.
 case "$code $(seen)" in

@@ -72,6 +72,16 @@ def test_an_exit_code_says_whether_the_job_comes_back(batch: Batch, code: int, s
     assert (process.returncode, batch.asked()) == (code, asked)
 
 
+@pytest.mark.parametrize(("code", "ends_with"), [(137, 2), (1, 2), (0, 0)])
+def test_what_one_rank_calls_final_is_final_though_its_siblings_were_killed(
+    batch: Batch, code: int, ends_with: int
+) -> None:
+    (batch.run_dir / "jobs" / "4711.final").touch()
+    process = batch.start(f"exit {code}")
+    process.communicate(timeout=30)
+    assert (process.returncode, batch.asked()) == (ends_with, [])
+
+
 def test_a_task_of_an_array_brings_back_only_itself(batch: Batch) -> None:
     assert batch.life("exit 75", SLURM_ARRAY_JOB_ID="40", SLURM_ARRAY_TASK_ID="3") == ["requeue 40_3"]
 
