@@ -51,7 +51,8 @@ _LOOKALIKE = str.maketrans(  # Cyrillic and Greek letters, of those that a decis
 )
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]")
 _TOKEN = re.compile(r"<\|(?:im_|end|eot|eom|begin|start|user|assistant|system|pad)\w*\|>")
-_MOST_PARTS = 1  # of the judge's prompt that an answer may name with a colon after it
+_TURNS = {"User", "Assistant", "System"}
+_MOST_PARTS = 1  # of the judge's prompt that an answer may speak of
 _LAYOUT = re.compile(r"\\(?:left|right|quad|qquad|text|textbf|mathrm|mathbf|boxed|displaystyle|[,;:! ])(?![a-zA-Z])")
 _MEANINGFUL = {"<", ">", "=", "+"}
 
@@ -111,10 +112,10 @@ def settle(template: str, reference: str, answer: str) -> Settled | None:
         return Settled(NO, "the answer speaks of a final decision")
     if _TOKEN.search(answer) and not _TOKEN.search(reference):
         return Settled(NO, "the answer holds a special token")
-    if len(_parts(template, answer) - _parts(template, reference)) > _MOST_PARTS:
-        return Settled(NO, "the answer writes the judge's prompt anew")
     if not _sequences(_skeleton(template)).isdisjoint(_sequences(answer)):
         return Settled(NO, "the answer copies the judge's instructions")
+    if len(_parts(template, answer) - _parts(template, reference)) > _MOST_PARTS:
+        return Settled(NO, "the answer writes the judge's prompt anew")
     return None
 
 
@@ -139,15 +140,20 @@ def read_decision(text: str) -> str | None:
 @functools.lru_cache
 def _labels(template: str) -> re.Pattern[str]:
     """What opens a part of the template ("Student Answer:"), and the names of turns, each with its colon."""
-    words = {match.strip() for match in _LABEL.findall(_skeleton(template))} | {"User", "Assistant", "System"}
-    longest_first = sorted(words, key=len, reverse=True)
+    longest_first = sorted(_names(template) | _TURNS, key=len, reverse=True)
     names = "|".join(map(re.escape, longest_first))
     return re.compile(rf"({names})\s*+[:\uff1a][\s:\uff1a]*+", re.IGNORECASE)
 
 
 def _parts(template: str, text: str) -> set[str]:
-    """The parts of the judge's prompt, and the turns, that `text` opens."""
-    return {match[1].lower() for match in _labels(template).finditer(text)}
+    """The parts of the judge's prompt that `text` speaks of, and the turns that it opens."""
+    words = re.sub(r"\W+", " ", re.sub(r"['\u2019]s\b", "", f" {text} ")).lower()
+    spoken_of = {name.lower() for name in _names(template) - _TURNS if f" {name.lower()} " in words}
+    return spoken_of | {match[1].lower() for match in _labels(template).finditer(text)}
+
+
+def _names(template: str) -> set[str]:
+    return {match.strip() for match in _LABEL.findall(_skeleton(template))}
 
 
 def _letters(text: str) -> str:
