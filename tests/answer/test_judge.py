@@ -134,6 +134,10 @@ def assert_same_structure(name: str, answer: str) -> None:
     assert re.findall(marks, given) == re.findall(marks, honest)
 
 
+def test_what_nobody_can_see_is_not_shown_to_the_judge():
+    assert render(TINY, "q", "5", "5\u200b\u202e6\ufeff") == render(TINY, "q", "5", "56")
+
+
 @pytest.mark.parametrize(
     "answer",
     [
