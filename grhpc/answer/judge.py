@@ -112,7 +112,7 @@ def settle(template: str, reference: str, answer: str) -> Settled | None:
         return Settled(NO, "the answer speaks of a final decision")
     if _TOKEN.search(answer) and not _TOKEN.search(reference):
         return Settled(NO, "the answer holds a special token")
-    if not _sequences(_skeleton(template)).isdisjoint(_sequences(answer)):
+    if not _instructions(template).isdisjoint(_sequences(answer)):
         return Settled(NO, "the answer copies the judge's instructions")
     if len(_parts(template, answer) - _parts(template, reference)) > _MOST_PARTS:
         return Settled(NO, "the answer writes the judge's prompt anew")
@@ -152,8 +152,14 @@ def _parts(template: str, text: str) -> set[str]:
     return spoken_of | {match[1].lower() for match in _labels(template).finditer(text)}
 
 
-def _names(template: str) -> set[str]:
-    return {match.strip() for match in _LABEL.findall(_skeleton(template))}
+@functools.lru_cache
+def _names(template: str) -> frozenset[str]:
+    return frozenset(match.strip() for match in _LABEL.findall(_skeleton(template)))
+
+
+@functools.lru_cache
+def _instructions(template: str) -> frozenset[tuple[str, ...]]:
+    return frozenset(_sequences(_skeleton(template)))
 
 
 def _letters(text: str) -> str:

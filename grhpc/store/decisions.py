@@ -79,7 +79,7 @@ class DecisionLog:
         return found
 
     def record(self, decisions: Mapping[bytes, Made], shard: str) -> None:
-        """Add decisions, durably, for this task and all others. Raises StoreError."""
+        """Add decisions, for this task and all others. Not synced: at worst they are made again. Raises StoreError."""
         if not decisions:
             return
         own = self._own or self._open()
@@ -89,7 +89,6 @@ class DecisionLog:
             descriptor = os.open(own.path, os.O_WRONLY | os.O_APPEND)
             try:
                 write_all(descriptor, b"".join(lines))
-                os.fsync(descriptor)
             finally:
                 os.close(descriptor)
         for key, line in zip(decisions, lines, strict=True):

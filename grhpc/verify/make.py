@@ -16,22 +16,26 @@ from grhpc.verify.layers import ExactDecider, HybridDecider, RuleDecider
 
 
 def make_decider(
-    config: Config, tokenizer: Any, on_stall: Callable[[float], None], memory: Memory | None = None
+    config: Config,
+    tokenizer: Any,
+    on_stall: Callable[[float], None],
+    memory: Memory | None = None,
+    confidence: bool = True,
 ) -> Decider:
     """The decider of `verify.mode`. `tokenizer` is the verifier's; `on_stall(seconds)` is told when the judge's engine
-    hangs, just before this process ends; `memory` is what was judged before (default: by this decider alone). Raises
-    ConfigError, DataError."""
+    hangs, just before this process ends; `memory` is what was judged before (default: by this decider alone);
+    `confidence` has the judge's measured where it can be. Raises ConfigError, DataError."""
     mode = config.verify.mode
     if mode == "exact":
         return ExactDecider()
     if mode == "rule":
         return RuleDecider()
-    generative = GenerativeDecider(make_judge(config, tokenizer, on_stall), config.verifier, memory)
+    generative = GenerativeDecider(make_judge(config, tokenizer, on_stall, confidence), config.verifier, memory)
     return generative if mode == "generative" else HybridDecider(generative, config.verify.audit_share)
 
 
-def make_judge(config: Config, tokenizer: Any, on_stall: Callable[[float], None]) -> Judge:
+def make_judge(config: Config, tokenizer: Any, on_stall: Callable[[float], None], confidence: bool = True) -> Judge:
     """The judge that `verifier` names."""
     if config.verifier.endpoint.url:
         return EndpointJudge(config.verifier, config.run.seed)
-    return make_engine_judge(config, tokenizer, on_stall)
+    return make_engine_judge(config, tokenizer, on_stall, confidence)

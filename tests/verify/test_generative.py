@@ -1,5 +1,6 @@
 """The generative decider, with judges that answer as told."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from grhpc.config import (
     VerifyConfig,
 )
 from grhpc.config_file import load
+from grhpc.engine.vllm import Completion
 from grhpc.errors import ConfigError, EngineError
 from grhpc.records import NO, NO_VERDICT, YES
 from grhpc.verify.decide import Pair
@@ -135,6 +137,20 @@ def test_what_is_too_long_for_the_judge_never_reaches_it(tokenizer, decider_of):
     assert "more than 200" in decided.decisions[long].reason
     assert decided.decisions[pair()].decision == YES
     assert len(judge.asked) == 1
+
+
+def test_the_confidence_is_what_the_model_gave_to_its_word(tokenizer):
+    """One token a byte: "Yes" is three tokens, and what stands before and after them does not count."""
+    text = " No or Yes. Final Decision: Yes."
+    ids = tokenizer(text)["input_ids"]
+    logprobs = [-9.0] * (len(ids) - 4) + [-0.1, -0.2, -0.3] + [-9.0]
+    host = Host(tokenizer, yes)
+    host.generate = lambda requests, should_stop: [[Completion(ids, logprobs, text, "stop")] for _ in requests]
+    verifier = VerifierConfig("m", max_new_tokens=40)
+    [reply] = EngineJudge(host, tokenizer, verifier, 0, "m").ask(["q"], 1, never)
+    assert reply.confidence == pytest.approx(math.exp(-0.6))
+    [reply] = EngineJudge(host, tokenizer, verifier, 0, "m", confidence=False).ask(["q"], 1, never)
+    assert reply.confidence is None and reply.text == text
 
 
 def test_a_judge_that_holds_less_than_the_settings_allow_is_refused(tokenizer):

@@ -1,0 +1,283 @@
+"""The verify task's verdicts a second over bare vLLM's, and over one transformers call a pair. Prints JSON.
+
+    python tests/bench/bench_verify.py [--shards 6] [--groups 16] [--size 8] [--calls 64] [--rounds 3]
+    python tests/bench/bench_verify.py --asked [RUN]     questions to the judge a sample: as stated, and in a run
+
+The first form judges answers that all differ, so that nothing is reused, with the shipped verifier. Every side runs in
+a process of its own, one at a time, round after round, start-up left out: `bare` gives each shard's prompts to
+`LLM.generate`, `task` is the role's own main over a run directory, from delivered shard to delivered shard,
+`transformers` calls `generate` for one pair after the other. No question is asked a second time, on any side. `cpu` is
+verdicts a second of the process's CPU time; `generating` is the share of the task's time that passes inside the engine,
+which a busy machine distorts less. Ratios are medians over the rounds.
+
+The second form simulates groups whose answers are distributed as `STATED` says, with a judge that costs nothing.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "verify"))
+
+VERIFIER = Path(__file__).parents[2] / "grhpc" / "data" / "tiny_models" / "verifier"
+INPUT, NEW = 256, 40
+ENGINE = {"kv_cache_mb": 256, "max_num_seqs": 256, "enforce_eager": True}
+STATED = {"prompts": 512, "epochs": 2, "group_size": 8, "right": 0.5, "no_answer": 0.05, "wrong_kinds": 20, "zipf": 1.0}
+
+
+def shards(args: argparse.Namespace) -> list[list[Any]]:
+    """Rollouts of every shard; no two answers to a question are alike."""
+    from verify_rows import rollout
+
+    from grhpc.data import tiny
+
+    rows = tiny.rows("train", args.shards * args.groups)
+    groups = [
+        [
+            rollout(g, k, question=row["question"], answer=row["answer"], response=f"so \\boxed{{{k * 7 + g}}}")
+            for k in range(args.size)
+        ]
+        for g, row in enumerate(rows)
+    ]
+    return [list(itertools.chain(*groups[i : i + args.groups])) for i in range(0, len(groups), args.groups)]
+
+
+def prompts(rows: list[Any]) -> list[str]:
+    from grhpc.answer.extract import extract_answer
+    from grhpc.answer.judge import load_template, render
+
+    template = load_template(str(VERIFIER / "template.txt"))
+    return [render(template, row.question, row.answer, extract_answer(row.response) or "") for row in rows]
+
+
+def run_bare(args: argparse.Namespace) -> dict[str, float]:
+    from vllm import LLM, SamplingParams
+
+    llm = LLM(
+        model=str(VERIFIER),
+        dtype="float32",
+        max_model_len=INPUT + NEW,
+        max_num_seqs=ENGINE["max_num_seqs"],
+        kv_cache_memory_bytes=ENGINE["kv_cache_mb"] << 20,
+        enforce_eager=True,
+        enable_chunked_prefill=False,
+    )
+    asked = [prompts(rows) for rows in shards(args)]
+    settings = SamplingParams(temperature=0.0, max_tokens=NEW)
+    llm.generate(asked[0], settings, use_tqdm=False)  # warm
+    begun = now()
+    done = sum(len(llm.generate(shard, settings, use_tqdm=False)) for shard in asked)
+    return rates(done, begun, now())
+
+
+def run_transformers(args: argparse.Namespace) -> dict[str, float]:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(VERIFIER, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(VERIFIER)
+    asked = [prompt for rows in shards(args) for prompt in prompts(rows)][: args.calls + 4]
+
+    def judge(prompt: str) -> None:
+        with torch.no_grad():
+            model.generate(**tokenizer(prompt, return_tensors="pt"), max_new_tokens=NEW, do_sample=False)
+
+    for prompt in asked[:4]:
+        judge(prompt)
+    begun = now()
+    for prompt in asked[4:]:
+        judge(prompt)
+    return rates(len(asked) - 4, begun, now())
+
+
+def run_task(args: argparse.Namespace) -> dict[str, float]:
+    from grhpc.engine.host import EngineHost
+    from grhpc.lifetime import Lifetime
+    from grhpc.store.events import EventLog
+    from grhpc.verify.worker import main
+
+    delivered: list[tuple[int, tuple[float, float]]] = []
+    inside_s: list[float] = []
+    emit, generate = EventLog.emit, EngineHost.generate
+
+    def generate_and_note(self: EngineHost, *words: Any) -> Any:
+        begun_s = time.perf_counter()
+        done = generate(self, *words)
+        inside_s.append(time.perf_counter() - begun_s)
+        return done
+
+    def emit_and_note(self: EventLog, event: str, **fields: Any) -> None:
+        emit(self, event, **fields)
+        if event == "shard":
+            assert fields["asked"] == fields["rollouts"], "something was reused"
+            delivered.append((fields["rollouts"], now()))
+
+    EventLog.emit, EngineHost.generate = emit_and_note, generate_and_note
+    main(make_run(args).path, Lifetime(job="bench"))
+    # From the first shard's delivery to the last one's: claims, polls, extraction and delivery are all in it.
+    begun, ended = delivered[0][1], delivered[-1][1]
+    told = rates(sum(count for count, _ in delivered[1:]), begun, ended)
+    return told | {"generating": sum(inside_s[1:]) / (ended[0] - begun[0])}
+
+
+def now() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
+
+
+def rates(count: int, begun: tuple[float, float], ended: tuple[float, float]) -> dict[str, float]:
+    return {key: count / (e - b) for key, b, e in zip(("wall", "cpu"), begun, ended, strict=True)}
+
+
+def make_run(args: argparse.Namespace) -> Any:
+    from verify_rows import rollout
+
+    from grhpc.config import Config
+    from grhpc.store.rundir import RunDir
+    from grhpc.strict import build
+
+    template = str(VERIFIER / "template.txt")
+    verifier = {"model": str(VERIFIER), "dtype": "float32", "template": template}
+    settings = {
+        "run": {"name": "bench", "dir": str(args.work / "runs")},
+        "policy": {"model": str(VERIFIER), "dtype": "float32"},
+        "verifier": verifier | {"max_new_tokens": NEW, "max_input_tokens": INPUT, "max_attempts": 1},
+        "data": {"prepared": "none"},
+        "verify": {"engine": ENGINE},
+        "train": {"steps": 1},
+        "store": {"idle_s": 2.0, "local_dir": str(args.work / "node")},
+    }
+    shutil.rmtree(args.work / "runs", ignore_errors=True)
+    run = RunDir.create(args.work / "runs" / "bench", build(Config, settings, ""))
+    warm = [
+        rollout(10**6, k, question=f"Is {k} warm?", response=f"\\boxed{{{k}}}") for k in range(args.groups * args.size)
+    ]
+    for number, rows in enumerate([warm, *shards(args)]):
+        run.queue("rollouts").put(f"g{number * args.groups:08d}-{args.groups:04d}", rows)
+    return run
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    rounds = []
+    for number in range(args.rounds):
+        sides = ("bare", "task", "transformers")
+        rounds.append({side: run_side(side, args) for side in (sides if number % 2 == 0 else sides[::-1])})
+    told: dict[str, Any] = {"load": os.getloadavg()[0], "pairs": args.shards * args.groups * args.size}
+    told["generating"] = round(statistics.median(r["task"]["generating"] for r in rounds), 4)
+    for clock in ("wall", "cpu"):
+        told[clock] = {side: [round(r[side][clock], 1) for r in rounds] for side in rounds[0]}
+        for other in ("bare", "transformers"):
+            ratio = statistics.median(r["task"][clock] / r[other][clock] for r in rounds)
+            told[clock][f"task over {other}"] = round(ratio, 3)
+    return told
+
+
+def run_side(side: str, args: argparse.Namespace) -> dict[str, float]:
+    words = [sys.executable, __file__, "--side", side, "--work", str(args.work)]
+    for name in ("shards", "groups", "size", "calls"):
+        words += [f"--{name}", str(getattr(args, name))]
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
+    rates_: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return rates_
+
+
+def stated_groups() -> Iterator[list[str | None]]:
+    """The answers of one group after the other, epoch after epoch: "right", "wrong 3", or None."""
+    rng = random.Random(0)
+    kinds = [f"wrong {k}" for k in range(int(STATED["wrong_kinds"]))]
+    weights = [1 / (k + 1) ** STATED["zipf"] for k in range(len(kinds))]
+    for _ in range(int(STATED["prompts"] * STATED["epochs"])):
+        yield [
+            None if rng.random() < STATED["no_answer"] else "right" if rng.random() < STATED["right"] else wrong
+            for wrong in rng.choices(kinds, weights, k=int(STATED["group_size"]))
+        ]
+
+
+def questions_as_stated() -> dict[str, Any]:
+    from grhpc.config import VerifierConfig
+    from grhpc.verify.decide import Pair
+    from grhpc.verify.generative import GenerativeDecider
+    from grhpc.verify.judge import Reply
+
+    class Free:
+        identity, running = "free", True
+
+        def start(self) -> None: ...
+
+        def ask(self, prompts: list[str], attempt: int, should_stop: object) -> list[Reply]:
+            return [Reply("Final Decision: No", True) for _ in prompts]
+
+        def usage(self) -> dict[str, float]:
+            return {}
+
+        def close(self) -> None: ...
+
+    decider = GenerativeDecider(Free(), VerifierConfig("free"))
+    samples, asked, by_epoch = 0, 0, []
+    for number, group in enumerate(stated_groups()):
+        question = f"question {number % STATED['prompts']}"
+        pairs = dict.fromkeys(Pair(question, "right", answer) for answer in group if answer is not None)
+        decided = decider.decide(list(pairs), lambda: False)
+        assert decided is not None
+        samples, asked = samples + len(group), asked + decided.asked
+        if (number + 1) % STATED["prompts"] == 0:
+            by_epoch.append(round(asked / samples, 4))
+            samples = asked = 0
+    return {"stated": STATED, "questions a sample by epoch": by_epoch}
+
+
+def questions_in(run_dir: Path) -> dict[str, Any]:
+    """What a run's verify tasks told, and whether any question stands twice in what they recorded."""
+    from grhpc.report.judging import judging
+    from grhpc.store.atomic import list_names
+    from grhpc.store.events import read_events
+    from grhpc.store.journal import parse_journal
+    from grhpc.store.rundir import RunDir
+
+    run = RunDir.open(run_dir)
+    told = judging(read_events(run.events_dir))
+    keys: Counter[str] = Counter()
+    for name in list_names(run.decisions_dir):
+        path = run.decisions_dir / name
+        keys.update(line.entry["key"] for line in parse_journal(path.read_bytes(), path) if "key" in line.entry)
+    twice = sum(count - 1 for count in keys.values())
+    return {"questions a sample": round(told["asked"] / told["rollouts"], 4), "recorded twice": twice, **told}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    for name, default in (("shards", 6), ("groups", 16), ("size", 8), ("calls", 64), ("rounds", 3)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--asked", nargs="?", const="", metavar="RUN")
+    parser.add_argument("--side", choices=("bare", "task", "transformers"))
+    parser.add_argument("--work", type=Path)
+    args = parser.parse_args()
+    quiet = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "TORCH_COMPILE_DISABLE": "1"}
+    os.environ.update(quiet, VLLM_CPU_OMP_THREADS_BIND="nobind", VLLM_NO_USAGE_STATS="1", HF_HUB_OFFLINE="1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if args.asked is not None:
+        print(json.dumps(questions_as_stated() | ({"run": questions_in(Path(args.asked))} if args.asked else {})))
+        return
+    if args.side:
+        sides = {"bare": run_bare, "task": run_task, "transformers": run_transformers}
+        print(json.dumps(sides[args.side](args)))
+        return
+    with tempfile.TemporaryDirectory() as work:
+        args.work = Path(work)
+        print(json.dumps(measure(args)))
+
+
+if __name__ == "__main__":
+    main()
