@@ -232,7 +232,7 @@ class Config:
 
 @dataclass(frozen=True)
 class SftDataConfig:
-    source: str  # a Hub id (id:configuration), a folder or a parquet/jsonl/json/csv file
+    source: str  # "tiny", a Hub id (id:configuration), a folder or a parquet/jsonl/json/csv file
     prepared: str  # folder that the preparation writes and the run reads
     split: str = "train"
     heldout_source: str = ""  # rows to measure on; empty: `heldout_share` of the source's questions

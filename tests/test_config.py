@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from grhpc.config_file import check, dump, load
+from grhpc.config import Config, SftConfig
+from grhpc.config_file import check, dump, load, load_as
 from grhpc.errors import ConfigError
 from grhpc.strict import build
 
@@ -16,6 +17,12 @@ policy: {model: p}
 verifier: {model: v}
 data: {prepared: d}
 train: {steps: 3}
+"""
+SFT = ("verifier-1.5b", "tiny-verifier")
+SFT_MINIMAL = """
+run: {name: t}
+model: {model: p}
+data: {source: s, prepared: d}
 """
 # The paper's table, and what its text adds.
 PAPER = {
@@ -39,10 +46,53 @@ def write(tmp_path):
     return make
 
 
+def kind_of(path: Path) -> type[Config] | type[SftConfig]:
+    return SftConfig if path.stem in SFT else Config
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_every_shipped_config_loads_and_survives_a_round_trip(path, write):
-    config = load(path)
-    assert load(write(dump(config))) == config
+    config = load_as(kind_of(path), path)
+    assert load_as(kind_of(path), write(dump(config))) == config
+
+
+def test_a_verifier_of_ones_own():
+    """What the paper says of its verifier, and arithmetic that fits one node of eight GPUs."""
+    config = load_as(SftConfig, Path(__file__).parent.parent / "configs" / "verifier-1.5b.yaml")
+    assert (config.model.model, config.data.source) == ("Qwen/Qwen2.5-Math-1.5B", "TIGER-Lab/verifier-sft-data")
+    assert config.data.template == "general-verifier" and config.data.max_tokens == 4096
+    train = config.cluster.train
+    assert (train.nodes, train.tasks_per_node, train.gpus_per_node) == (1, 8, 8)
+    assert config.train.rows_per_step % 8 == 0 and config.roles == ("sft",)
+
+
+@pytest.mark.parametrize(
+    ("extra", "problem", "remedy"),
+    [
+        ("train: {row_per_step: 4}", "unknown setting 'train.row_per_step'", "did you mean 'train.rows_per_step'?"),
+        ("train: {schedule: linear}", "train.schedule is 'linear'", "cosine, constant"),
+        ("train: {rows_per_step: 0}", "train.rows_per_step is too small", ""),
+        ("train: {steps: -1}", "train.steps is too small", ""),
+        ("train: {tensor_parallel: 0}", "are at least 1", ""),
+        ("train: {tensor_parallel: 2}", "1 ranks, not a multiple", ""),
+        ("train: {sequence_parallel: true}", "needs tensor_parallel > 1", ""),
+        ("cluster: {train: {tasks_per_node: 3}}", "rows_per_step 64 is not a multiple of the 3 replicas", "as many"),
+        ("grpo: {groups_per_step: 3}", "unknown setting 'grpo'", "run"),
+    ],
+)
+def test_a_wrong_setting_of_fine_tuning_is_named(write, extra, problem, remedy):
+    with pytest.raises(ConfigError) as caught:
+        load_as(SftConfig, write(SFT_MINIMAL + extra))
+    assert problem in caught.value.problem and remedy in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [("data.template=chat", "a turn of a chat"), ("data.heldout_share=1.5", "heldout_share is 1.5")],
+)
+def test_wrong_data_of_fine_tuning_is_named(write, override, problem):
+    with pytest.raises(ConfigError, match=problem):
+        load_as(SftConfig, write(SFT_MINIMAL), [override])
 
 
 @pytest.mark.parametrize("name", PAPER)

@@ -35,13 +35,13 @@ def read_source(source: str, split: str, *, limit: int | None, num_tiny: int) ->
     """All rows (or the first `limit`) of a split. Raises DataError where it is missing or not readable."""
     if source == TINY:
         rows = tiny.rows(split, min(num_tiny, limit or num_tiny), seed=0)
-        return _source(f"tiny:{split}", rows)
+        return as_source(f"tiny:{split}", rows)
     path = Path(source)
     if path.suffix in SUFFIXES:
         if not path.is_file():
             raise DataError(f"no such dataset file: {source}", "mend data.source")
-        return _source(str(path), _read_file(path)[:limit])
-    return _source(f"{source}:{split}", _load_dataset(source, split)[:limit])
+        return as_source(str(path), _read_file(path)[:limit])
+    return as_source(f"{source}:{split}", _load_dataset(source, split)[:limit])
 
 
 def has_split(source: str, split: str) -> bool:
@@ -58,7 +58,8 @@ def has_split(source: str, split: str) -> bool:
         raise _unreadable(source, error) from None
 
 
-def _source(name: str, rows: list[dict[str, Any]]) -> Source:
+def as_source(name: str, rows: list[dict[str, Any]]) -> Source:
+    """Rows that are there, with their columns and digest. Raises DataError where there are none."""
     if not rows:
         raise DataError(f"dataset {name} has no rows", "name another source or split")
     columns = list(dict.fromkeys(column for row in rows for column in row))

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from grhpc.data.tiny_domain import Domain
-from grhpc.data.tiny_lessons import DOMAINS, Task, make_task, read_task
+from grhpc.data.tiny_lessons import DOMAINS, Task, lesson_pair, make_task, read_task
 from grhpc.errors import DataError, GrhpcError
 
 TRAIN_SPLIT, HELDOUT_SPLITS = "train", ("test", "heldout")
@@ -49,6 +49,17 @@ def rows(split: str, num: int, seed: int = 0) -> list[dict[str, str]]:
                 found.append(_row(task, rng))
         if not domains:
             raise DataError(f"the tiny world has only {len(found)} questions", "ask for fewer rows")
+    return found
+
+
+def lessons(num: int, seed: int) -> list[dict[str, str]]:
+    """Lessons for a verifier in the shape of verifier-sft-data, of training questions only."""
+    rng = random.Random(seed)
+    found = []
+    for _ in range(num):
+        pair = lesson_pair(draw_task(rng, rng.choice(DOMAINS), train=True), rng)
+        row = {"question": pair.task.question, "ground_truth": pair.reference, "student_answer": pair.answer}
+        found.append({**row, "verification": pair.reason()})
     return found
 
 

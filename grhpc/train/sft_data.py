@@ -27,8 +27,9 @@ from safetensors.numpy import load, save
 from grhpc.answer.judge import load_template, read_decision, render
 from grhpc.config import SftConfig
 from grhpc.config_file import load_as
+from grhpc.data import tiny
 from grhpc.data.prepare import digest_of, load_tokenizer, read_manifest, same_question, tokenizer_digest, unchanged
-from grhpc.data.source import Source, read_source
+from grhpc.data.source import TINY, Source, as_source, read_source
 from grhpc.errors import CorruptFile, DataError, GrhpcError
 from grhpc.records import HELDOUT, TRAIN
 from grhpc.store.atomic import make_dir, read_bytes, write_bytes, write_json
@@ -45,6 +46,7 @@ SHAPES: dict[str, dict[str, tuple[str, ...]]] = {
     PAIR: {"prompt": ("prompt",), "completion": ("completion", "response")},
 }
 BATCH = 2048
+NUM_TINY = 4096
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,10 @@ def prepare(config: SftConfig) -> dict[str, Any]:
         return before
     data, folder, dropped = config.data, Path(config.data.prepared), Counter[str]()
     template = load_template(data.template)
-    source = read_source(data.source, data.split, limit=data.limit, num_tiny=0)
+    if data.source == TINY:
+        source = as_source("tiny lessons", [*tiny.lessons(data.limit or NUM_TINY, seed=0)])
+    else:
+        source = read_source(data.source, data.split, limit=data.limit, num_tiny=0)
     texts = {TRAIN: list(_texts(source, config, template, dropped)), HELDOUT: list[Text]()}
     sources = {TRAIN: [source.name, source.digest]}
     if data.heldout_source:

@@ -1,7 +1,6 @@
 """Random examples, configurations and small runs for the tests of fine-tuning."""
 
 import json
-import random
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,7 @@ import numpy as np
 
 from grhpc.config import ModelConfig, RunConfig, SftConfig, SftDataConfig, SftTrainConfig
 from grhpc.config_file import with_absolute_paths
-from grhpc.data.tiny import MODELS_DIR, draw_task
-from grhpc.data.tiny_lessons import DOMAINS, lesson_pair
+from grhpc.data.tiny import MODELS_DIR, lessons
 from grhpc.store.rundir import RunDir
 from grhpc.train.sft_data import Examples, prepare
 
@@ -40,12 +38,7 @@ def make_config(dtype: str = "float32", max_tokens: int = 40, **train: Any) -> S
 
 def write_lessons(path: Path, num: int, **changed: Any) -> Path:
     """Lessons of the tiny world in the verifier-sft-data shape; `changed` replaces fields of the first."""
-    rng = random.Random(7)
-    lines = []
-    for _ in range(num):
-        pair = lesson_pair(draw_task(rng, rng.choice(DOMAINS), train=True), rng)
-        row = {"question": pair.task.question, "ground_truth": pair.reference, "student_answer": pair.answer}
-        lines.append({**row, "verification": pair.reason()})
+    lines: list[dict[str, Any]] = [*lessons(num, seed=7)]
     lines[0].update(changed)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
