@@ -20,6 +20,7 @@ _ENDS_LINE = re.compile(r"answer[ \t*_]*+(?=[\r\n]|\Z)")
 _LINE = re.compile(r"\S[^\r\n]*+")
 _ARTICLE = re.compile(r"(?<!\w)(?:the[ \t]+)?(?:(?:final|correct)[ \t]+)?\Z")
 _HEADING = re.compile(r"(?:\A|[\r\n])[ \t*_#]*(?:the[ \t]+)?final[ \t]+\Z")
+_TAGGED = re.compile(r"<((?:final_)?answer)>(.*)</\1>", re.IGNORECASE)
 _LOOK_BACK = 60  # characters before the word that may belong to the marker
 _MOST_LINES = 4  # after a marker, until the answer begins
 _END_TOKENS = ("<|im_end|>", "<|endoftext|>", "<|end|>", "<|eot_id|>", "</s>")
@@ -103,6 +104,8 @@ def _first_line(text: str, only_this: bool) -> str:
     for match in itertools.islice(_LINE.finditer(text), _MOST_LINES):
         content = _without_end_tokens(match[0]).strip(_EMPHASIS).lstrip(":\uff1a").strip(_EMPHASIS)
         content = content.removesuffix(".").rstrip(_EMPHASIS)
+        if tagged := _TAGGED.fullmatch(content):
+            content = tagged[2].strip()
         if content and content not in _OPENS_MATHS:
             return content
     return ""

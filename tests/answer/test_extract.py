@@ -28,6 +28,12 @@ from grhpc.answer.extract import extract_answer
         (r"\boxed{5} Final Answer: 6", "5"),
         ("\\boxed{multi\nline}", "multi\nline"),
         (r"\boxed{日本 {x}}", "日本 {x}"),
+        ("they arrive at \\(\\boxed{4:30 \\text{ p.m.}}\\).", "4:30 \\text{ p.m.}"),
+        ("\\[\n\\boxed{\nC: they decide to be tested.\n}\n\\]", "C: they decide to be tested."),
+        (
+            "**5** is it\n\n---\n\n\\[\n\\boxed{\\dfrac{(1+\\sqrt{3})^{4}}{2^{2}}}\n\\]",
+            "\\dfrac{(1+\\sqrt{3})^{4}}{2^{2}}",
+        ),
     ],
 )
 def test_boxes(response, answer):
@@ -62,6 +68,11 @@ def test_boxes(response, answer):
         ("İ Answer: 5", "5"),
         ("Answers: 2 and 3", "2 and 3"),
         ("Student Answer\uff1a 5", "5"),
+        ("### Final Answer\n\n<final_answer>1</final_answer>", "1"),
+        ("Answer: <answer> (2, 3) </answer>.", "(2, 3)"),
+        ("Answer: a < b", "a < b"),
+        ("The answer is 3.\nThe answer is (D)\n\nMore would be needed for the last question.", "(D)"),
+        ("so her family arrives.\nThe answer is 4:30 p.m.\n```python\n", "4:30 p.m"),
     ],
 )
 def test_markers(response, answer):
