@@ -22,6 +22,7 @@ _ARTICLE = re.compile(r"(?<!\w)(?:the[ \t]+)?(?:(?:final|correct)[ \t]+)?\Z")
 _HEADING = re.compile(r"(?:\A|[\r\n])[ \t*_#]*(?:the[ \t]+)?final[ \t]+\Z")
 _TAGGED = re.compile(r"<((?:final_)?answer)>(.*)</\1>", re.IGNORECASE)
 _LOOK_BACK = 60  # characters before the word that may belong to the marker
+_MOST_WORDS = 5000  # from the end, that may be markers; the rest is noise
 _MOST_LINES = 4  # after a marker, until the answer begins
 _END_TOKENS = ("<|im_end|>", "<|endoftext|>", "<|end|>", "<|eot_id|>", "</s>")
 _OPENS_MATHS = ("$$", "\\[", "\\(", "```")
@@ -60,7 +61,7 @@ def _brace_depth(text: str) -> Any:
 def _last_marked(text: str) -> str | None:
     lower = text.replace("\u0130", "i").lower()  # that letter alone changes the length
     end = len(text)
-    for at, word in _words_from_the_end(lower):
+    for at, word in itertools.islice(_words_from_the_end(lower), _MOST_WORDS):
         marker = _marker(lower, at, word)
         if marker is None:
             continue
