@@ -51,7 +51,6 @@ def run_role(role: str, run_dir: str) -> None:
     run = RunDir.open(Path(run_dir))
     if job.kind == SLURM and job.rank == 0:
         _write_down(role, run, job)
-        _final(run, job).unlink(missing_ok=True)
     life = Lifetime(job=job.name, restart=job.restart, end_s=job.end_s)
     _install_signals(life)
     code = _run(role, run, job, life)
@@ -66,11 +65,6 @@ def find_role(role: str) -> Callable[[Path, Lifetime], None]:
     module, _, function = ROLES[role].partition(":")
     found: Callable[[Path, Lifetime], None] = getattr(importlib.import_module(module), function)
     return found
-
-
-def _final(run: RunDir, job: Job) -> Path:
-    """Tells the batch script that a rank ended with FINAL: srun's own code is the highest, that of siblings killed."""
-    return run.jobs_dir / f"{job.id}.final"
 
 
 def _write_down(role: str, run: RunDir, job: Job) -> None:
@@ -92,8 +86,8 @@ def _run(role: str, run: RunDir, job: Job, life: Lifetime) -> int:
         problem = error.problem if isinstance(error, GrhpcError) else f"{type(error).__name__}: {error}"
         run.events(role, name).emit("error", problem=problem, restart=job.restart)
         if isinstance(error, _HOPELESS):
-            if job.kind == SLURM:
-                _final(run, job).touch()
+            if job.kind == SLURM and not isinstance(error, Superseded):
+                (run.jobs_dir / f"{job.key}.final").touch()  # srun's code is the highest: that of siblings killed
             then = "" if isinstance(error, Superseded) else f"\n  then: python submit.py resume {run.root}{_SETTING}"
             print(f"error: {error.problem}\n  do: {error.remedy}{then}", file=sys.stderr, flush=True)
             return FINAL

@@ -17,22 +17,23 @@ from grhpc.config import AnyConfig, RoleConfig
 LISTEN = r"""# SLURM ends a job at its time limit by TERM, to this shell too, and would not bring it back.
 id="${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}"
 seen() { squeue --noheader --jobs="$id" --format="%T %r"; }
-trap '[ "$(seen)" = "COMPLETING TimeLimit" ] && scontrol requeue "$id"' TERM
-# A shell acts on a signal only while it waits, so the role runs beside it.
+crashes="$run_dir/jobs/$id.crashes"
+again() { echo >>"$crashes" && [ "$(wc -l <"$crashes")" -lt 10 ] && scontrol requeue "$id"; } # ten in a row end it
+trap 'heard=1; [ "$(seen)" = "COMPLETING TimeLimit" ] && again' TERM
+# A shell acts on a signal only while it waits, so the role runs beside it; a signal cuts the wait short.
 srun() {
     command srun "$@" &
-    while wait $!; code=$?; kill -0 $! 2>/dev/null; do :; done
+    while heard=; wait $!; code=$?; [ -n "$heard" ]; do :; done
     return $code
 }""".splitlines()
 COME_BACK = r"""code=$?
 # One rank said so, whatever became of the others when it left.
-[ "$code" = 0 ] || [ ! -e "$run_dir/jobs/$id.final" ] || code=2
-crashes="$run_dir/jobs/$id.crashes"
+[ "$code" = 0 ] || [ ! -e "$run_dir/jobs/$id-${SLURM_RESTART_COUNT:-0}.final" ] || code=2
 # Over (0), or a person must act first (2). What is COMPLETING by now was cancelled, or is brought back by SLURM itself.
 case "$code $(seen)" in
     "0 "* | "2 "* | *" COMPLETING "*) ;;
     "75 "*) rm -f "$crashes"; scontrol requeue "$id" ;; # drained
-    *) echo >>"$crashes"; [ "$(wc -l <"$crashes")" -ge 10 ] || scontrol requeue "$id" ;; # ten crashes in a row
+    *) again ;;
 esac
 exit $code""".splitlines()
 

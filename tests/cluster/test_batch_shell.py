@@ -76,7 +76,7 @@ def test_an_exit_code_says_whether_the_job_comes_back(batch: Batch, code: int, s
 def test_what_one_rank_calls_final_is_final_though_its_siblings_were_killed(
     batch: Batch, code: int, ends_with: int
 ) -> None:
-    (batch.run_dir / "jobs" / "4711.final").touch()
+    (batch.run_dir / "jobs" / "4711-0.final").touch()
     process = batch.start(f"exit {code}")
     process.communicate(timeout=30)
     assert (process.returncode, batch.asked()) == (ends_with, [])
@@ -107,6 +107,17 @@ def test_the_shell_hears_the_time_limit_while_the_role_goes_on(batch: Batch, sta
     (batch.run_dir / "end").touch()
     process.communicate(timeout=30)
     assert (process.returncode, batch.asked()) == (0, asked)
+
+
+def test_what_an_earlier_life_called_final_says_nothing_of_this_one(batch: Batch) -> None:
+    (batch.run_dir / "jobs" / "4711-0.final").touch()
+    assert batch.life("exit 75", SLURM_RESTART_COUNT="1") == ["requeue 4711"]
+
+
+def test_a_crash_that_cannot_be_counted_does_not_come_back(batch: Batch) -> None:
+    """A full disk: else such a job would crash, and come back, for ever."""
+    (batch.run_dir / "jobs" / "4711.crashes").symlink_to("/dev/full")
+    assert batch.life("exit 1") == []
 
 
 def test_only_crashes_in_a_row_end_a_job(batch: Batch) -> None:

@@ -138,7 +138,7 @@ def test_error_is_said_once_in_the_events(
         raise ConfigError("a setting is wrong", "mend it")
 
     code, run = run_as(make_run, monkeypatch, hopeless)
-    assert code == role.FINAL and (run.jobs_dir / "4711.final").exists()
+    assert code == role.FINAL and (run.jobs_dir / "4711-0.final").exists()
     said = capsys.readouterr().err.splitlines()
     assert said[:2] == ["error: a setting is wrong", "  do: mend it"]
     assert said[2].startswith(f"  then: python submit.py resume {run.root} (--set ")
