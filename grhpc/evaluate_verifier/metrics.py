@@ -79,7 +79,7 @@ class Counts:
             return None
         judge, label = (self.true_yes + self.false_yes) / n, (self.true_yes + self.false_no) / n
         chance = judge * label + (1 - judge) * (1 - label)
-        return ((self.true_yes + self.true_no) / n - chance) / (1 - chance) if chance < 1 else None
+        return round(((self.true_yes + self.true_no) / n - chance) / (1 - chance), 12) + 0.0 if chance < 1 else None
 
 
 def wilson(k: int, n: int) -> Interval:
