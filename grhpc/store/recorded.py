@@ -10,8 +10,9 @@ trained, at every moment from the ledger line on; a batch file is deleted only w
 import hashlib
 import os
 import struct
+import time
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from grhpc.errors import CorruptFile
@@ -22,18 +23,35 @@ from grhpc.store.rundir import RunDir
 from grhpc.store.shard import decode
 
 _REMEDY = "restore it, or start a new run"
+_VISIBLE_S = 90.0  # how long a batch that rank 0 recorded may take to show on another rank's machine
 # What zipfile raises over a damaged archive.
 _DAMAGE = (zipfile.BadZipFile, EOFError, LookupError, OverflowError, RuntimeError, ValueError, struct.error)
 
 
-def read_batch(run: RunDir, entry: StepEntry) -> list[Trained]:
-    """The rows of a recorded step, from its own file or from an archive. Raises CorruptFile, StoreError."""
-    return decode(batch_bytes(run, entry), run.named_batch(entry.batch), Trained, run_id=run.run_id)
+def read_batch(run: RunDir, entry: StepEntry, on_wait: Callable[[str], None] | None = None) -> list[Trained]:
+    """The rows of a recorded step, from its own file or from an archive. Raises CorruptFile, StoreError.
+
+    With `on_wait`, which is told what for, a batch that was recorded a moment ago on another machine is waited for.
+    """
+    data = batch_bytes(run, entry, on_wait)
+    return decode(data, run.named_batch(entry.batch), Trained, run_id=run.run_id)
 
 
-def batch_bytes(run: RunDir, entry: StepEntry) -> bytes:
+def batch_bytes(run: RunDir, entry: StepEntry, on_wait: Callable[[str], None] | None = None) -> bytes:
     """The file of a recorded step as it was trained, wherever it stands now. Raises CorruptFile naming the file."""
-    where, data = _find(run, entry)
+    found, give_up_s = _find(run, entry), time.monotonic() + _VISIBLE_S
+    if found is None and on_wait is not None:
+        on_wait(f"{run.named_batch(entry.batch)} to show on this machine")
+        while found is None and time.monotonic() < give_up_s:
+            time.sleep(1.0)
+            found = _find(run, entry)
+    if found is None:
+        waited = f", not even after {_VISIBLE_S:.0f} s" if on_wait is not None else ""
+        raise CorruptFile(
+            f"the batch of step {entry.step} ({entry.batch}) is neither in {run.batches_dir} nor archived{waited}",
+            _REMEDY,
+        )
+    where, data = found
     if hashlib.sha256(data).hexdigest() != entry.sha256:
         raise CorruptFile(f"{where} is not the batch that the ledger recorded", _REMEDY)
     return data
@@ -63,22 +81,22 @@ def archive_batches(run: RunDir, entries: Iterable[StepEntry], every: int) -> li
     return problems
 
 
-def _find(run: RunDir, entry: StepEntry) -> tuple[str, bytes]:
-    """Where the batch stands, in words, and its bytes."""
-    if entry.batch in list_names(run.batches_dir):
-        path = run.named_batch(entry.batch)
-        try:
-            return str(path), read_bytes(path)
-        except FileNotFoundError:
-            pass  # archived since the listing
+def _find(run: RunDir, entry: StepEntry) -> tuple[str, bytes] | None:
+    """Where the batch stands, in words, and its bytes; None where this machine sees it nowhere.
+
+    Opened without a look at the listing, which may be a minute old; the name was probed by nobody before.
+    """
+    path = run.named_batch(entry.batch)
+    try:
+        return str(path), read_bytes(path)
+    except FileNotFoundError:
+        pass
     for name in list_names(run.archive_dir):
         first, last = (int(number[1:]) for number in name.removesuffix(".zip").split("-"))
         if first <= entry.step <= last:
             path = run.archive_dir / name
             return f"{entry.batch} in {path}", _read_member(path, entry.batch)
-    raise CorruptFile(
-        f"the batch of step {entry.step} ({entry.batch}) is neither in {run.batches_dir} nor archived", _REMEDY
-    )
+    return None
 
 
 def _read_member(path: Path, name: str) -> bytes:

@@ -66,7 +66,7 @@ class Loop:
             if entry is None:
                 break
             times = {"wait_s": clock.lap()}
-            rows = read_batch(self.store, entry)
+            rows = read_batch(self.store, entry, on_wait=lambda what: print(f"waiting for {what}", flush=True))
             batch = build_batch(rows, current_version=step)
             metrics = self.trainer.step(batch, entry.step)
             step = entry.step

@@ -3,15 +3,20 @@
 The server itself is right at once; only what a client's `listdir` (and, for a file just renamed, `open`) says is old.
 """
 
+import hashlib
 import os
 import random
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from store_rows import RUN, open_queue, rows_of
+from store_rows import RUN, open_queue, rows_of, small_config
 
+from grhpc.errors import CorruptFile
 from grhpc.store import queue as queue_module
+from grhpc.store import recorded
+from grhpc.store.ledger import StepEntry
+from grhpc.store.rundir import RunDir
 from grhpc.store.weights import WeightStore
 
 
@@ -125,3 +130,40 @@ def test_a_version_that_is_listed_but_pruned_is_passed_over(tmp_path: Path, monk
         ref, path = reader.fetch_newest(tmp_path / "local")
         assert (path / "w.safetensors").read_bytes() == bytes([ref.version]) * 10
     assert ref.version == 3
+
+
+def recorded_step(folder: Path) -> tuple[RunDir, StepEntry]:
+    """A run whose first batch rank 0 has just renamed in."""
+    run = RunDir.create(folder / "run", small_config())
+    path = run.batch_path(1, 1)
+    path.write_bytes(b"rows")
+    return run, StepEntry(1, 0, path.name, hashlib.sha256(b"rows").hexdigest(), [0])
+
+
+def test_a_batch_that_no_listing_shows_yet_is_opened_at_once(tmp_path: Path, monkeypatch) -> None:
+    run, entry = recorded_step(tmp_path)
+    monkeypatch.setattr(os, "listdir", lambda path: [])
+    assert recorded.batch_bytes(run, entry) == b"rows"
+
+
+def test_a_batch_that_does_not_open_yet_is_waited_for_and_said_so(tmp_path: Path, monkeypatch) -> None:
+    run, entry = recorded_step(tmp_path)
+    monkeypatch.setattr(recorded.time, "sleep", lambda seconds: None)
+    real, failures, told = recorded.read_bytes, [FileNotFoundError(), FileNotFoundError()], list[str]()
+
+    def late(path: Path) -> bytes:
+        if failures:
+            raise failures.pop()
+        return real(path)
+
+    monkeypatch.setattr(recorded, "read_bytes", late)
+    assert recorded.batch_bytes(run, entry, on_wait=told.append) == b"rows"
+    assert told == [f"{run.named_batch(entry.batch)} to show on this machine"]
+
+
+def test_a_batch_that_never_shows_is_named_in_the_end(tmp_path: Path, monkeypatch) -> None:
+    run, entry = recorded_step(tmp_path)
+    run.named_batch(entry.batch).unlink()
+    monkeypatch.setattr(recorded, "_VISIBLE_S", 0.0)
+    with pytest.raises(CorruptFile, match=entry.batch):
+        recorded.batch_bytes(run, entry, on_wait=lambda what: None)
