@@ -6,12 +6,13 @@ ledger's generation, and an older one that lives on is told so (Superseded) at i
 ledger does not name is loaded by nobody.
 """
 
+import os
 import shutil
 import time
 
 from grhpc.config import SftTrainConfig, TrainConfig
 from grhpc.lifetime import Lifetime
-from grhpc.store.atomic import list_names
+from grhpc.store.atomic import list_names, storing
 from grhpc.store.ledger import Ledger
 from grhpc.store.rundir import RunDir
 from grhpc.train.checkpoint import load_checkpoint, save_checkpoint, verify_checkpoint
@@ -55,13 +56,17 @@ class Keeper:
             shutil.rmtree(folder)
 
     def checkpointed(self, step: int, seconds: float) -> None:
-        """Record the checkpoint; drop older ones beyond `train.checkpoint_keep`."""
+        """Record the checkpoint; remove all others, unfinished ones too, but the newest `train.checkpoint_keep`."""
         self._ledger.append({"kind": "checkpoint", "step": step})
         self._events.emit("checkpoint", step=step, seconds=seconds)
-        present = set(list_names(self._run.checkpoints_dir))
-        kept = [s for s in sorted(set(self._ledger.state.checkpoints)) if self._run.checkpoint_dir(s).name in present]
-        for old in kept[: -self._num_kept]:
-            shutil.rmtree(self._run.checkpoint_dir(old))
+        folder = self._run.checkpoints_dir
+        with storing(folder):
+            present = os.listdir(folder)  # hidden names too: what a save that died left
+        self._ledger.check_alone()  # what was there before this look is nobody's but ours
+        named = [self._run.checkpoint_dir(s).name for s in sorted(set(self._ledger.state.checkpoints))]
+        kept = [name for name in named if name in present][-self._num_kept :]
+        for name in set(present) - set(kept):
+            shutil.rmtree(folder / name, ignore_errors=True)  # what is refused now goes the next time
 
     def may_go_on(self, needed_s: float) -> bool:
         """Whether `needed_s` seconds of work fit before the end, and nobody asked for a stop."""

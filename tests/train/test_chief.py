@@ -6,6 +6,7 @@ import pytest
 from feeder import Feeder
 from small_run import GROUPS, STEPS, make_run
 
+from grhpc.errors import Superseded
 from grhpc.lifetime import Lifetime
 from grhpc.store.events import read_events
 from grhpc.store.ledger import Ledger, read_ledger
@@ -61,6 +62,25 @@ def test_a_checkpoint_saved_twice_counts_once_among_those_kept(run: RunDir) -> N
     chief = chief_of(run)
     chief.checkpointed(4, 0.1)
     assert sorted(path.name for path in run.checkpoints_dir.iterdir()) == ["s000002", "s000004"]
+
+
+def test_what_unfinished_saves_left_is_removed_at_the_next_checkpoint(run: RunDir) -> None:
+    earlier_life(run, steps=4, checkpoints=(2, 4))
+    for left in (".s000003.tmp", "s000003"):  # died while saving; died between the rename and the ledger's line
+        (run.checkpoints_dir / left).mkdir()
+        (run.checkpoints_dir / left / "__0_0.distcp").write_bytes(b"many gigabytes")
+    chief_of(run).checkpointed(4, 0.1)
+    assert sorted(path.name for path in run.checkpoints_dir.iterdir()) == ["s000002", "s000004"]
+
+
+def test_a_superseded_trainer_removes_no_checkpoint(run: RunDir) -> None:
+    earlier_life(run, steps=4, checkpoints=(2, 4))
+    chief = chief_of(run)
+    chief_of(run)
+    (run.checkpoints_dir / ".s000004.tmp").mkdir()
+    with pytest.raises(Superseded):
+        chief.checkpointed(4, 0.1)
+    assert sorted(path.name for path in run.checkpoints_dir.iterdir()) == [".s000004.tmp", "s000002", "s000004"]
 
 
 def test_heldout_is_asked_for_once_though_the_trainer_died_between_publishing_and_asking(run: RunDir) -> None:
