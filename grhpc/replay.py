@@ -11,7 +11,7 @@ from typing import Any
 
 from grhpc.errors import StoreError
 from grhpc.records import Trained
-from grhpc.report.find import find_run
+from grhpc.report.find import find_grpo_run
 from grhpc.report.text import number, one_line, printable
 from grhpc.store.atomic import to_json
 from grhpc.store.ledger import read_ledger
@@ -21,7 +21,7 @@ from grhpc.store.rundir import RunDir
 
 def command(args: argparse.Namespace) -> int:
     """The verb."""
-    step = replay(find_run(args.run), args.step)
+    step = replay(find_grpo_run(args.run), args.step)
     if args.group is not None and args.group not in step["groups"]:
         raise StoreError(f"step {args.step} has no group {args.group}", f"its groups: {_few(step['groups'])}")
     if args.json:

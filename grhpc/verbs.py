@@ -11,7 +11,7 @@ from grhpc.cluster import control
 from grhpc.cluster import doctor as cluster_doctor
 from grhpc.cluster import plan as cluster_plan
 from grhpc.config_file import load
-from grhpc.report.find import find_run
+from grhpc.report.find import find_grpo_run, find_run
 
 
 def doctor(args: argparse.Namespace) -> int:
@@ -24,7 +24,7 @@ def plan(args: argparse.Namespace) -> int:
 
 
 def scale(args: argparse.Namespace) -> int:
-    print("\n".join(control.scale(find_run(args.run), args.role, args.tasks)))
+    print("\n".join(control.scale(find_grpo_run(args.run), args.role, args.tasks)))
     return 0
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from grhpc.errors import StoreError
 from grhpc.grpo.advantage import group_advantages
 from grhpc.records import NO_VERDICT, Verdict
-from grhpc.report.find import find_run
+from grhpc.report.find import find_grpo_run
 from grhpc.report.text import number, printable
 from grhpc.store import names
 from grhpc.store.atomic import list_names, to_json
@@ -34,7 +34,7 @@ _MEASURED = ("audit", "answer_tokens", "reference_tokens", "reward", "weight_ver
 
 def command(args: argparse.Namespace) -> int:
     """The verb."""
-    found = why(find_run(args.run), args.sample)
+    found = why(find_grpo_run(args.run), args.sample)
     print(json.dumps(found, indent=1) if args.json else "\n".join(lines(found)))
     return 0
 

@@ -225,12 +225,17 @@ def load_tokenizer(model: str, where: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(model)
+        tokenizer = AutoTokenizer.from_pretrained(model)
     except (OSError, ValueError) as error:
         reason = (str(error).splitlines() or [""])[0]
         raise DataError(
             f"no tokenizer in {where} {model!r}: {reason}", "give a folder or Hub id that has one"
         ) from None
+    if len(tokenizer) < 2 or tokenizer.eos_token_id is None:  # without its files the library makes up an empty one
+        raise DataError(
+            f"no tokenizer in {where} {model!r}: no words, or no end of text", "give a folder or Hub id that has one"
+        )
+    return tokenizer
 
 
 def tokenizer_digest(model: str, where: str) -> str:

@@ -13,7 +13,7 @@ from collections import Counter
 from typing import Any
 
 from grhpc.errors import CorruptFile
-from grhpc.report.find import find_run
+from grhpc.report.find import find_grpo_run
 from grhpc.store.groups import groups_of
 from grhpc.store.ledger import read_ledger
 from grhpc.store.ledger_state import StepEntry
@@ -40,7 +40,7 @@ HARMLESS = {
 
 def command(args: argparse.Namespace) -> int:
     """The verb; 1 if something is not in order."""
-    result = audit(find_run(args.run))
+    result = audit(find_grpo_run(args.run))
     print(json.dumps(result, indent=1) if args.json else "\n".join(lines(result)))
     return 0 if result["in_order"] else 1
 

@@ -21,3 +21,10 @@ def find_run(name: str) -> RunDir:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     listing = f"runs here: {', '.join(known)}" if known else "give its folder"
     raise StoreError(f"no run {name!r}", f"did you mean {close[0]!r}?" if close else listing)
+
+
+def find_grpo_run(name: str) -> RunDir:
+    """`find_run` for what only a run of GRPO has. Raises ConfigError for a run of another kind."""
+    run = find_run(name)
+    run.config()
+    return run
