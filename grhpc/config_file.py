@@ -16,6 +16,7 @@ import yaml
 
 from grhpc.config import AnyConfig, Config, SftConfig
 from grhpc.errors import ConfigError
+from grhpc.ranges import RANGES, SFT_RANGES, outside
 from grhpc.strict import apply_override, build, read_yaml
 
 Kind = TypeVar("Kind", bound=Config | SftConfig)
@@ -69,8 +70,11 @@ def dump(config: Any) -> str:
 
 
 def check(config: Config | SftConfig) -> None:
-    """Refuse settings that contradict each other. Raises ConfigError."""
-    problems = _check_sft(config) if isinstance(config, SftConfig) else _check_grpo(config)
+    """Refuse numbers outside their range, and settings that contradict each other. Raises ConfigError."""
+    if isinstance(config, SftConfig):
+        problems = outside(config, SFT_RANGES, unused=("cluster.rollout", "cluster.verify")) or _check_sft(config)
+    else:
+        problems = outside(config, RANGES) or _check_grpo(config)
     if problems:
         raise ConfigError(*problems[0])
 
@@ -85,21 +89,6 @@ def _check_grpo(c: Config) -> list[Problem]:
         ("grpo.zero_variance", c.grpo.zero_variance, ("keep", "drop")),
         ("cluster.executor", c.cluster.executor, ("slurm", "local")),
         ("evaluate.oracle", c.evaluate.oracle, ("", "tiny")),
-    )
-    problems += _too_small(
-        ("rollout.group_size", c.rollout.group_size - 1),
-        ("rollout.groups_per_shard", c.rollout.groups_per_shard),
-        ("grpo.groups_per_step", c.grpo.groups_per_step),
-        ("grpo.updates_per_step", c.grpo.updates_per_step),
-        ("train.steps", c.train.steps),
-        ("train.micro_batch_size", c.train.micro_batch_size),
-        ("train.checkpoint_every", c.train.checkpoint_every),
-        ("train.checkpoint_keep", c.train.checkpoint_keep),
-        ("store.keep_weights", c.store.keep_weights),
-        ("verifier.endpoint.concurrency", c.verifier.endpoint.concurrency),
-        ("verifier.endpoint.timeout_s", c.verifier.endpoint.timeout_s),
-        ("store.lease_s", c.store.lease_s),
-        ("rollout.temperature", c.rollout.temperature),
     )
     problems += _layout(c) + _divisibility(c) + _contexts(c)
     if c.verifier.endpoint.url and (c.verifier.endpoint.api, c.verifier.template) == ("chat", "general-verifier"):
@@ -118,15 +107,6 @@ def _check_sft(c: SftConfig) -> list[Problem]:
         ("train.schedule", c.train.schedule, ("cosine", "constant")),
         ("cluster.executor", c.cluster.executor, ("slurm", "local")),
     )
-    problems += _too_small(
-        ("data.max_tokens", c.data.max_tokens),
-        ("train.epochs", c.train.epochs),
-        ("train.steps", c.train.steps + 1),
-        ("train.rows_per_step", c.train.rows_per_step),
-        ("train.lr", c.train.lr),
-        ("train.checkpoint_every", c.train.checkpoint_every),
-        ("train.checkpoint_keep", c.train.checkpoint_keep),
-    )
     problems += _layout(c)
     replicas = 1 if problems else _world(c) // (c.train.tensor_parallel * c.train.pipeline_parallel)
     if c.train.rows_per_step % replicas:
@@ -135,8 +115,6 @@ def _check_sft(c: SftConfig) -> list[Problem]:
     if c.data.template == "chat":
         what = "data.template chat is a turn of a chat, for judges behind an endpoint"
         problems.append((what, "use general-verifier, or a file: the text before the verification"))
-    if not 0 <= c.data.heldout_share < 1:
-        problems.append((f"data.heldout_share is {c.data.heldout_share}", "give a share of the questions, as 0.01"))
     return problems
 
 
@@ -147,11 +125,6 @@ def _words(*settings: tuple[str, str, tuple[str, ...]]) -> list[Problem]:
         for where, value, allowed in settings
         if value not in allowed
     ]
-
-
-def _too_small(*settings: tuple[str, float]) -> list[Problem]:
-    remedy = "give a larger value (group_size must be at least 2)"
-    return [(f"{where} is too small", remedy) for where, number in settings if number <= 0]
 
 
 def _contexts(c: Config) -> list[Problem]:
@@ -177,8 +150,6 @@ def _world(c: AnyConfig) -> int:
 def _layout(c: Config | SftConfig) -> list[Problem]:
     """The arithmetic of parallel sizes: world = TP x PP x DP."""
     model_parallel = c.train.tensor_parallel * c.train.pipeline_parallel
-    if min(c.train.tensor_parallel, c.train.pipeline_parallel) < 1:
-        return [("train.tensor_parallel and train.pipeline_parallel are at least 1", "give 1 for none")]
     if _world(c) % model_parallel:
         return [
             (
@@ -193,7 +164,7 @@ def _layout(c: Config | SftConfig) -> list[Problem]:
 
 
 def _divisibility(c: Config) -> list[Problem]:
-    if c.grpo.updates_per_step > 0 and c.grpo.groups_per_step % c.grpo.updates_per_step:
+    if c.grpo.groups_per_step % c.grpo.updates_per_step:
         return [
             (
                 f"grpo.groups_per_step {c.grpo.groups_per_step} is not a multiple of "

@@ -1,6 +1,7 @@
 """Strict configuration: every shipped file loads; a wrong setting is one line that names the nearest right one."""
 
 import dataclasses
+import typing
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from grhpc.config import Config, SftConfig
 from grhpc.config_file import check, dump, load, load_as
 from grhpc.errors import ConfigError
+from grhpc.ranges import RANGES, SFT_RANGES
 from grhpc.strict import build
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
@@ -71,9 +73,9 @@ def test_a_verifier_of_ones_own():
     [
         ("train: {row_per_step: 4}", "unknown setting 'train.row_per_step'", "did you mean 'train.rows_per_step'?"),
         ("train: {schedule: linear}", "train.schedule is 'linear'", "cosine, constant"),
-        ("train: {rows_per_step: 0}", "train.rows_per_step is too small", ""),
-        ("train: {steps: -1}", "train.steps is too small", ""),
-        ("train: {tensor_parallel: 0}", "are at least 1", ""),
+        ("train: {rows_per_step: 0}", "train.rows_per_step is 0", "it must be at least 1"),
+        ("train: {steps: -1}", "train.steps is -1", "it must be at least 1, or 0"),
+        ("train: {tensor_parallel: 0}", "train.tensor_parallel is 0", "it must be at least 1"),
         ("train: {tensor_parallel: 2}", "1 ranks, not a multiple", ""),
         ("train: {sequence_parallel: true}", "needs tensor_parallel > 1", ""),
         ("cluster: {train: {tasks_per_node: 3}}", "rows_per_step 64 is not a multiple of the 3 replicas", "as many"),
@@ -136,11 +138,11 @@ def test_the_papers_gpus(name):
         ("rollout: {engine: {kv_cache: 4}}", "unknown setting 'rollout.engine.kv_cache'", "kv_cache_mb"),
         ("rollout: {group_size: four}", "rollout.group_size must be whole number", "write a whole number"),
         ("rollout: {group_size: true}", "rollout.group_size must be whole number", ""),
-        ("rollout: {group_size: 1}", "rollout.group_size is too small", "at least 2"),
+        ("rollout: {group_size: 1}", "rollout.group_size is 1", "it must be at least 2"),
         ("rollout: [1]", "rollout must be a mapping", ""),
         ("rollout: {engine: {max_model_tokens: 512}}", "rollout.engine.max_model_tokens is 512, but", "raise it"),
         ("verify: {engine: {max_model_tokens: 512}}", "verify.engine.max_model_tokens is 512, but", "raise it"),
-        ("store: {keep_weights: 0}", "store.keep_weights is too small", ""),
+        ("store: {keep_weights: 0}", "store.keep_weights is 0", "it must be at least 1"),
         ("verify: {mode: generatve}", "verify.mode is 'generatve'", "generative"),
         ("grpo: {groups_per_step: 10, updates_per_step: 4}", "not a multiple of updates_per_step", ""),
         ("cluster: {train: {tasks_per_node: 3}}\ngrpo: {}", "", None),
@@ -196,6 +198,78 @@ def test_overrides_are_yaml_values(write):
     assert (config.train.lr, config.rollout.engine.kv_cache_mb) == (5e-7, 64)
     assert (config.data.instruction, config.data.limit) == ("", None)
     assert config.data.columns == {"question": "q"}
+
+
+OUTSIDE = {
+    "grpo": ["importance_cap=0", "importance_cap=-1", "importance_cap=.inf", "dual_clip=1", "dual_clip=0"]
+    + ["clip_low=-0.1", "clip_low=1.5", "clip_high=-0.1", "kl_coef=-1e-3", "entropy_coef=-0.1", "max_staleness=-1"]
+    + ["groups_per_step=0", "updates_per_step=0", "kl_coef=.nan", "clip_high=.inf"],
+    "train": ["lr=0", "lr=-1", "lr=.nan", "lr=nan", "weight_decay=-0.1", "warmup_steps=-1", "grad_clip=-1", "steps=0"]
+    + ["adam_beta1=1", "adam_beta2=-0.1", "adam_eps=0", "pipeline_parallel=0", "checkpoint_margin_s=-1"],
+    "rollout": ["max_response_tokens=0", "temperature=0", "top_p=0", "top_p=1.1", "top_k=-2", "groups_per_shard=0"],
+    "rollout.engine": [
+        "gpu_memory_utilization=1.5",
+        "kv_cache_mb=0",
+        "max_num_seqs=0",
+        "stall_s=0",
+        "max_model_tokens=0",
+    ],
+    "data": ["max_prompt_tokens=0", "limit=0"],
+    "verify": ["audit_share=-0.1", "audit_share=1.1", "audit_share=.nan", "engine.tensor_parallel=0"],
+    "verifier": ["max_attempts=0", "max_new_tokens=0", "max_input_tokens=0"],
+    "verifier.endpoint": ["concurrency=0", "timeout_s=0", "max_retries=-1", "requests_per_min=0", "price_in=-1"],
+    "evaluate": ["heldout_every=-1", "heldout_prompts=0"],
+    "store": ["max_attempts=0", "wait_s=-1", "idle_s=0", "archive_every=0", "poll_min_s=0", "poll_max_s=0", "lease_s=0"]
+    + ["wait_s=.inf", "lease_s=.nan"],
+    "cluster.train": ["nodes=0", "tasks_per_node=0", "time_min=0", "gpus_per_node=-1", "mem_gb=0", "signal_s=-1"],
+    "cluster.rollout": ["tasks=0", "nodes=0", "max_concurrent=0", "cpus_per_task=0"],
+    "cluster.verify": ["tasks=0", "tasks=-1"],
+}
+SFT_OUTSIDE = {
+    "train": ["lr=0", "lr=.nan", "min_lr=-1", "epochs=0", "epochs=.inf", "rows_per_step=0", "weight_decay=-1"]
+    + ["heldout_every=-1", "checkpoint_every=0", "checkpoint_keep=0", "steps=-1"],
+    "data": ["max_tokens=0", "heldout_share=1", "heldout_share=-0.1", "heldout_share=.nan"],
+    "store": ["archive_every=0", "poll_min_s=0"],
+    "cluster.train": ["nodes=0", "tasks_per_node=0"],
+}
+WRONG = [(Config, f"{where}.{number}") for where, these in OUTSIDE.items() for number in these]
+WRONG += [(SftConfig, f"{where}.{number}") for where, these in SFT_OUTSIDE.items() for number in these]
+
+
+@pytest.mark.parametrize(("kind", "override"), WRONG, ids=lambda value: getattr(value, "__name__", value))
+def test_a_number_outside_its_range_is_named_with_the_range(write, kind, override):
+    with pytest.raises(ConfigError) as caught:
+        load_as(kind, write(MINIMAL if kind is Config else SFT_MINIMAL), [override])
+    assert caught.value.problem.startswith(f"{override.partition('=')[0]} is ")
+    assert caught.value.remedy.startswith("it must be ") and "\n" not in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["grpo.importance_cap=null", "grpo.clip_low=0", "grpo.max_staleness=0", "verify.audit_share=1", "rollout.top_k=5"]
+    + ["train.grad_clip=0", "rollout.top_p=1", "evaluate.heldout_every=0", "verifier.endpoint.max_retries=0"],
+)
+def test_the_ends_of_the_ranges_are_good(write, override):
+    load(write(MINIMAL), [override])
+
+
+def test_what_a_kind_of_run_does_not_use_may_hold_anything(write):
+    load_as(SftConfig, write(SFT_MINIMAL), ["cluster.rollout.tasks=0", "cluster.verify.nodes=0", "train.steps=0"])
+
+
+@pytest.mark.parametrize(("kind", "ranges"), [(Config, RANGES), (SftConfig, SFT_RANGES)])
+def test_every_number_that_can_be_set_has_a_range(kind, ranges):
+    assert number_names(kind) and number_names(kind) <= set(ranges)
+
+
+def number_names(cls: type) -> set[str]:
+    names = set()
+    for name, hint in typing.get_type_hints(cls).items():
+        if dataclasses.is_dataclass(hint):
+            names |= number_names(hint)
+        elif {int, float} & {hint, *typing.get_args(hint)} and typing.get_origin(hint) not in (list, dict):
+            names.add(name)
+    return names
 
 
 @pytest.mark.parametrize("override", ["train.lr", "train.stepz=3", "run.name.first=x"])
