@@ -145,7 +145,7 @@ class StoreConfig:
     poll_min_s: float = 0.05
     poll_max_s: float = 10.0
     idle_s: float = 1800.0  # a rollout or verify task without work for this long ends
-    wait_s: float = 86400.0  # the trainer gives up waiting for verdicts after this long
+    wait_s: float = 86400.0  # a job gives up, for a person to act, when it waited this long, over all its lives
     archive_every: int = 50  # steps packed into one archive file
     keep_weights: int = 3  # published versions kept
     local_dir: str = ""  # node-local folder for weights; default: $SLURM_TMPDIR, $TMPDIR, /tmp

@@ -12,6 +12,7 @@
     │   └── Unavailable       a server of others does not answer: nothing is broken here, and it may return
     ├── ClusterError          SLURM or submitit refused, or is not there
     └── WaitTimeout           something that was waited for did not come
+        └── GaveUp            so long that waiting on is no use: a person must act
 
 Does not know: how an error is shown. Invariant: `problem` and `remedy` are one line each.
 """
@@ -74,3 +75,7 @@ class ClusterError(GrhpcError):
 
 class WaitTimeout(GrhpcError):
     """Something that was waited for did not come in time."""
+
+
+class GaveUp(WaitTimeout):
+    """It did not come for so long that another life would wait in vain too: a person must act."""

@@ -23,11 +23,11 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from grhpc.cluster.job import LOCAL, SLURM, Job, ask_end_s, current
+from grhpc.cluster.job import LOCAL, SLURM, Job, ask_end_s, current, without_allocation
 from grhpc.cluster.rendezvous import meet
 from grhpc.cluster.sbatch import ONE_JOB, role_config
 from grhpc.cluster.submissions import Submission, read_submissions, record
-from grhpc.errors import ClusterError, ConfigError, CorruptFile, DataError, ForeignFile, GrhpcError, Superseded
+from grhpc.errors import ClusterError, ConfigError, CorruptFile, DataError, ForeignFile, GaveUp, GrhpcError, Superseded
 from grhpc.lifetime import Lifetime
 from grhpc.store.rundir import RunDir
 
@@ -38,7 +38,7 @@ ROLES = {
     "sft": "grhpc.train.sft_worker:main",
 }
 CRASH, FINAL, AGAIN = 1, 2, 75  # 75 is EX_TEMPFAIL, and what many sites list in slurm.conf's RequeueExit
-_HOPELESS = (ConfigError, DataError, CorruptFile, ForeignFile, Superseded, ClusterError)
+_HOPELESS = (ConfigError, DataError, CorruptFile, ForeignFile, Superseded, ClusterError, GaveUp)
 _PR_SET_PDEATHSIG = 1
 _SETTING = " (--set section.key=value changes a setting)"
 
@@ -122,9 +122,9 @@ def _set_place(role: str, run: RunDir, job: Job, life: Lifetime) -> None:
 
 def _refill(run: RunDir) -> None:
     """Bring back the other roles' tasks that ended for want of work while this job waited in SLURM's queue."""
-    ours = ("SLURM_", "SBATCH_", "SRUN_", "SUBMITIT_", "CUDA_VISIBLE_", *run.config().cluster.train.env)
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(ours) or key == "SLURM_CONF"}
-    subprocess.Popen([sys.executable, "-m", "grhpc.cluster.refill", str(run.path)], env=kept)
+    ours = run.config().cluster.train.env
+    env = {key: value for key, value in without_allocation(os.environ).items() if key not in ours}
+    subprocess.Popen([sys.executable, "-m", "grhpc.cluster.refill", str(run.path)], env=env)
 
 
 def _take_share_of_devices(job: Job) -> None:

@@ -8,6 +8,7 @@ after it is whole.
 import json
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,16 @@ class EventLog:
                 self._torn = False
             finally:
                 os.close(descriptor)
+
+    def past(self, tail_bytes: int = 1 << 20) -> list[dict[str, Any]]:
+        """What this process, and earlier lives of the same job, wrote, in order; the end of it where that is long."""
+        return _read(self.path, tail_bytes)
+
+
+def waited_s(events: Iterable[dict[str, Any]]) -> float:
+    """Seconds that the `waiting` events among `events` tell of; a wait (one `since_s`) lasts until its last event."""
+    waits = {event["since_s"]: event["t"] for event in events if event["event"] == "waiting"}
+    return float(sum(end_s - since_s for since_s, end_s in waits.items()))
 
 
 def read_events(directory: Path, role: str | None = None, tail_bytes: int | None = None) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
     consumes   one shard at a time, under a lease that a background thread keeps alive
     waits for  the next shard; each empty look also puts expired leases of others back; and for a server of others that
-               the work needs and that is away, for `wait_s`
+               the work needs and that is away, for `wait_s`, what earlier lives of this job waited counted in
     pauses     after a failure, for as long as between two looks of an idle task, so that another task takes the shard
     ends       when the run is finished or asked to stop, when this process drains or has no time for another shard, or
                after `idle_s` without work
@@ -14,9 +14,9 @@ lease; a shard whose work failed has gone back as the next attempt, one whose wo
 import time
 from typing import Any, Protocol, TypeVar
 
-from grhpc.errors import CorruptFile, EngineError, ForeignFile, GrhpcError, Superseded, Unavailable, WaitTimeout
+from grhpc.errors import CorruptFile, EngineError, ForeignFile, GaveUp, GrhpcError, Superseded, Unavailable, WaitTimeout
 from grhpc.lifetime import Lifetime
-from grhpc.store.events import EventLog
+from grhpc.store.events import EventLog, waited_s
 from grhpc.store.polling import Backoff
 from grhpc.store.queue import Lease, Queue
 from grhpc.store.rundir import RunDir
@@ -68,6 +68,7 @@ class _Loop:
         self.ended = ""
         self.idle_since_s = self.told_s = time.time()
         self.away_since_s: float | None = None
+        self.waited_s = _away_s(events.past())
 
     def run(self) -> str:
         while not (ended := self._reason_to_end()):
@@ -99,7 +100,8 @@ class _Loop:
             return False
         self.failed_starts = 0
         if self.away_since_s is not None:
-            self.away_since_s = None
+            self.events.emit("returned")
+            self.away_since_s, self.waited_s = None, 0.0
             self.idle_since_s = time.time()
         return True
 
@@ -107,15 +109,16 @@ class _Loop:
         now_s = time.time()
         if self.away_since_s is None:
             self.away_since_s, self.told_s = now_s, 0.0  # said at once
-        if now_s - self.away_since_s > self.settings.wait_s:
-            raise WaitTimeout(f"{error.problem}; waited {now_s - self.away_since_s:.0f} s", error.remedy) from error
+        waited_s = self.waited_s + now_s - self.away_since_s
+        if waited_s > self.settings.wait_s:
+            raise GaveUp(f"{error.problem}; waited {waited_s:.0f} s", error.remedy) from error
         self.idle_since_s = now_s  # not idle: there may be work
-        self._tell_wait(error.problem, self.away_since_s)
+        self._tell_wait(error.problem, self.away_since_s, away=True)
         self.backoff.wait()
 
-    def _tell_wait(self, what: str, since_s: float) -> None:
+    def _tell_wait(self, what: str, since_s: float, **more: bool) -> None:
         if time.time() - self.told_s > _WAITING_EVENT_S:
-            self.events.emit("waiting", **{"for": what, "since_s": since_s})
+            self.events.emit("waiting", **{"for": what, "since_s": since_s}, **more)
             self.told_s = time.time()
 
     def _reason_to_end(self) -> str:
@@ -170,3 +173,9 @@ class _Loop:
         if len(self.failures) >= MOST_FAILED:
             raise error
         time.sleep(self.settings.poll_max_s)
+
+
+def _away_s(past: list[dict[str, Any]]) -> float:
+    """How long earlier lives of this job waited in vain for a server of others, since it was last there."""
+    back = max((i for i, event in enumerate(past) if event["event"] in ("returned", "shard")), default=-1)
+    return waited_s(event for event in past[back + 1 :] if event.get("away"))

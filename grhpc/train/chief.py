@@ -12,6 +12,7 @@ from grhpc.config import Config
 from grhpc.data.prepare import load_prompts
 from grhpc.lifetime import Lifetime
 from grhpc.records import Verdict
+from grhpc.store.events import waited_s
 from grhpc.store.ledger import StepEntry
 from grhpc.store.recorded import archive_batches
 from grhpc.store.rundir import RunDir
@@ -35,6 +36,9 @@ class Chief(Keeper):
         curriculum = Curriculum(load_prompts(prepared, "train"), config.run.seed)
         self._heldout = load_prompts(prepared, "heldout") if config.evaluate.heldout_every else []
         self._flow = Flow(run, config, self._ledger, self._events, life, curriculum)
+        # How long earlier lives of this job waited for the step that is next; a person's `resume` is another job.
+        self._next_step = self._inherited_step + 1
+        self._waited_s = waited_s(event for event in self._events.past() if event.get("step") == self._next_step)
         self._events.emit("start", generation=self._ledger.generation, restart=life.restart)
 
     def recover(self, step: int) -> None:
@@ -54,7 +58,8 @@ class Chief(Keeper):
             return entry
         if not self.may_go_on(needed_s):
             return STOP
-        self._flow.check_patience(since_s, step)
+        before_s = self._waited_s if step == self._next_step else 0.0
+        self._flow.check_patience(before_s + time.time() - since_s, step)
         self._events.emit("waiting", **{"for": self._flow.waiting_for()}, step=step, since_s=since_s)
         return WAIT
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from grhpc.config import Config
-from grhpc.errors import WaitTimeout
+from grhpc.errors import GaveUp
 from grhpc.grpo.batch import drop_reason
 from grhpc.lifetime import Lifetime
 from grhpc.records import HELDOUT, GroupPrompt, Prompt, Trained, Verdict
@@ -144,13 +144,15 @@ class Flow:
         self._drop(dict.fromkeys(self._ledger.state.open_groups(), "run_ended"))
         self._ledger.append({"kind": "finish"})
 
-    def check_patience(self, since_s: float, step: int) -> None:
-        """Raise WaitTimeout when the wait for step `step` that began at `since_s` has lasted too long."""
-        waited_s = time.time() - since_s
+    def check_patience(self, waited_s: float, step: int) -> None:
+        """Raise GaveUp when the wait for step `step` has lasted too long, and say which role nobody plays."""
         if waited_s > self._config.store.wait_s:
-            raise WaitTimeout(
+            counts = {"rollout": self._prompts.counts(), "verify": self._rollouts.counts()}
+            idle = [role for role, count in counts.items() if count["ready"] and not count["leased"]]
+            raise GaveUp(
                 f"no batch for step {step} after {waited_s:.0f} s: {len(self._held)} of "
-                f"{self._config.grpo.groups_per_step} groups are judged",
+                f"{self._config.grpo.groups_per_step} groups are judged"
+                + "".join(f"; shards wait for a {role} task and none works" for role in idle),
                 "see `python submit.py status RUN` for the rollout and verify tasks, then `resume RUN`",
             )
 

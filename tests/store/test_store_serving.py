@@ -7,7 +7,7 @@ import pytest
 from store_rows import small_config
 
 from grhpc.config import StoreConfig
-from grhpc.errors import CorruptFile, DataError, EngineError, ForeignFile, WaitTimeout
+from grhpc.errors import CorruptFile, DataError, EngineError, ForeignFile, GaveUp, Unavailable, WaitTimeout
 from grhpc.lifetime import Lifetime
 from grhpc.records import TRAIN, GroupPrompt
 from grhpc.store.events import read_events
@@ -202,3 +202,26 @@ def test_a_task_that_cannot_get_ready_ends(tmp_path, fault, tries):
         task.serve()
     assert len(counted) == tries
     assert task.queue.claim("next").attempt == 1
+
+
+def waits_for_a_judge(task):
+    if not task.away:
+        task.away = True
+        raise Unavailable("the judge does not answer")
+
+
+@pytest.mark.parametrize(("after", "gives_up"), [([], True), (["returned"], False), (["shard"], False)])
+def test_the_wait_for_a_server_of_others_is_bounded_over_all_lives_of_a_job(tmp_path, after, gives_up):
+    """A requeued task's life may be shorter than `wait_s`."""
+    task = Task(tmp_path, prepare=waits_for_a_judge)
+    task.away = False
+    events = task.run.events("rollout", "local-1")
+    for waited_s in (task.run.config().store.wait_s - 50, 100):
+        events.emit("waiting", **{"for": "the judge"}, since_s=time.time() - waited_s, away=True)
+    for event in after:
+        events.emit(event)
+    if gives_up:
+        with pytest.raises(GaveUp, match="the judge does not answer; waited 86450 s"):
+            task.serve()
+    else:
+        assert task.serve() == "all done" and task.told("returned")

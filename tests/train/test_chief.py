@@ -1,17 +1,19 @@
 """Rank 0 alone: which checkpoints are kept, which weights are published, what is asked for again after a death."""
 
+import time
 from pathlib import Path
 
 import pytest
 from feeder import Feeder
 from small_run import GROUPS, STEPS, make_run
 
-from grhpc.errors import Superseded
+from grhpc.errors import GaveUp, Superseded
 from grhpc.lifetime import Lifetime
 from grhpc.store.events import read_events
 from grhpc.store.ledger import Ledger, read_ledger
 from grhpc.store.rundir import RunDir
-from grhpc.train.chief import Chief
+from grhpc.train import chief as chief_module
+from grhpc.train.chief import WAIT, Chief
 
 
 @pytest.fixture
@@ -125,6 +127,22 @@ def test_groups_admitted_just_before_a_death_are_asked_for_as_they_were_admitted
     rows = [row for lease in leases if lease is not None for row in lease.rows]
     assert [(row.group, row.admitted_version) for row in rows] == [(4 * GROUPS + i, 4) for i in range(GROUPS)]
     assert queue.counts()["ready"] == 0
+
+
+@pytest.mark.parametrize("job", ["test", "resumed-by-a-person"])
+def test_a_wait_is_bounded_over_all_lives_of_a_job(base: Path, tmp_path: Path, monkeypatch, job: str) -> None:
+    """Each life of a requeued job is as long as `wait_s` at most, so that none of them alone could reach it."""
+    monkeypatch.setattr(chief_module, "PATIENCE_S", 0.0)
+    run = make_run(base, tmp_path / "run", wait_s=1000.0)
+    earlier_life(run, steps=4)
+    for step, waited_s in ((4, 5000), (5, 1), (5, 700), (5, 301)):
+        run.events("train", "test").emit("waiting", step=step, since_s=time.time() - waited_s)
+    chief = Chief(run, run.config(), Lifetime(job=job, restart=2))
+    if job != "test":
+        assert chief.decide(5, time.time(), 0.0) == WAIT
+        return
+    with pytest.raises(GaveUp, match=r"no batch for step 5 after 100\d s: 0 of 4.*for a rollout task and none works"):
+        chief.decide(5, time.time(), 0.0)
 
 
 def test_weights_that_an_earlier_life_published_are_not_published_again(run: RunDir) -> None:

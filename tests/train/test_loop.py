@@ -15,7 +15,7 @@ from small_run import GROUPS, SIZE, make_policy, make_prepared, make_run
 
 from grhpc.cluster import role
 from grhpc.cluster.role import CRASH, FINAL
-from grhpc.errors import CorruptFile, StoreError
+from grhpc.errors import CorruptFile, GaveUp, StoreError, WaitTimeout
 from grhpc.lifetime import Lifetime
 from grhpc.store import weights
 from grhpc.store.events import read_events
@@ -115,7 +115,15 @@ def test_a_recorded_batch_that_is_damaged_ends_the_role_for_good_and_is_named(ba
     assert done.returncode == FINAL and str(path) in done.stderr
 
 
-@pytest.mark.parametrize(("error", "code"), [(StoreError("no space left for x"), CRASH), (CorruptFile("x"), FINAL)])
+_ENDS = [
+    (StoreError("no space left for x"), CRASH),
+    (WaitTimeout("rank 1 waited"), CRASH),
+    (CorruptFile("x"), FINAL),
+    (GaveUp("no batch for step 5"), FINAL),
+]
+
+
+@pytest.mark.parametrize(("error", "code"), _ENDS)
 def test_an_error_that_may_mend_itself_is_a_crash_which_is_tried_again(
     run: RunDir, monkeypatch: pytest.MonkeyPatch, error: StoreError, code: int
 ) -> None:
