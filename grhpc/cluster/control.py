@@ -88,12 +88,21 @@ def scale(run: RunDir, role: str, tasks: int) -> list[str]:
 
 
 def resume(run: RunDir) -> list[Submission]:
-    """Take back a request to stop, and submit what the configuration, or `scale`, asks for and is not live."""
+    """Take back a request to stop, and submit what the configuration, or `scale`, asks for and is not live.
+
+    Raises ClusterError, and changes nothing, where local tasks are still obeying the request.
+    """
     if run.finished():
         return []
     config = run.settings()
     launch.require(config)
-    live = [job.role for job in live_jobs(run)]
+    jobs = live_jobs(run)
+    if run.stop_reason() and any(job.executor == "local" for job in jobs):  # on SLURM the trainer's refill sees to it
+        raise ClusterError(
+            f"{_named(jobs)} of {run.root.name} were asked to stop and are still ending",
+            f"wait until `status {run.root.name}` shows none, or end them: stop {run.root.name} --now",
+        )
+    live = [job.role for job in jobs]
     run.clear_stop()
     missing = {role: wanted_tasks(run, config, role) - live.count(role) for role in config.roles}
     return launch.submit(run, config, missing)

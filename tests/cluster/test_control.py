@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from grhpc.cluster import control, launch, refill
+from grhpc.cluster.job import start_ticks
 from grhpc.cluster.submissions import Submission, record
 from grhpc.errors import ClusterError
 from grhpc.store.rundir import RunDir
@@ -128,6 +129,19 @@ def test_without_any_answer_nothing_is_brought_back(run, submitted, monkeypatch)
 
 def local_job(run: RunDir, **fields: str) -> None:
     record(run.jobs_dir, Submission("local", "verify", str(os.getpid()), started=1, **fields))
+
+
+def test_a_local_run_whose_tasks_still_obey_a_stop_is_not_resumed(tmp_path, submitted) -> None:
+    """They would count as there, and be gone a moment later."""
+    run = new_run(tmp_path, "local")
+    record(run.jobs_dir, Submission("local", "verify", str(os.getpid()), started=start_ticks(os.getpid())))
+    run.request_stop("enough")
+    with pytest.raises(ClusterError, match=f"local-{os.getpid()} of stub were asked to stop and are still ending"):
+        control.resume(run)
+    assert run.stop_reason() == "enough" and submitted == []
+    run.clear_stop()
+    control.resume(run)
+    assert submitted == [{"train": 1, "rollout": 1}]
 
 
 def test_a_local_run_goes_on_under_the_hosts_new_name(tmp_path, submitted) -> None:
