@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SLURM, LOCAL, NONE = "slurm", "local", "none"
+OF_AN_ALLOCATION = ("SLURM_", "SLURMD_", "SBATCH_", "SRUN_", "SUBMITIT_", "CUDA_VISIBLE_")
+OUR_OWN = ("SLURM_CONF", "SBATCH_ACCOUNT")  # SLURM sets neither in a job; a person may need both
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,16 @@ def _slurm(env: Mapping[str, str]) -> Job:
         node=env.get("SLURMD_NODENAME", ""),
         end_s=float(env["SLURM_JOB_END_TIME"]) if "SLURM_JOB_END_TIME" in env else None,
     )
+
+
+def without_allocation(env: Mapping[str, str]) -> dict[str, str]:
+    """The environment that a job submitted from here may inherit: nothing of the allocation that this process is in.
+
+    srun takes SLURM_MEM_PER_CPU and its like for wishes. Outside an allocation a person's own settings for sbatch stay.
+    """
+    if "SLURM_JOB_ID" not in env and "SLURM_JOBID" not in env:
+        return dict(env)
+    return {key: value for key, value in env.items() if key in OUR_OWN or not key.startswith(OF_AN_ALLOCATION)}
 
 
 def tasks_per_node(text: str) -> list[int]:

@@ -7,15 +7,17 @@ Invariant: what is submitted is written down at once, and if one role is refused
 import contextlib
 import importlib.util
 import io
+import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, TypeVar
 
 from grhpc.cluster import local, processes
+from grhpc.cluster.job import without_allocation
 from grhpc.cluster.role import run_role
 from grhpc.cluster.sbatch import ONE_JOB, parameters, python_command, role_config
 from grhpc.cluster.submissions import Submission, record
@@ -98,13 +100,26 @@ def _submit_slurm(run: RunDir, config: AnyConfig, role: str, count: int, done: l
 
         executor = submitit.SlurmExecutor(run.log_dir(role), python=python_command(asked))
         executor.update_parameters(**wanted)
-        return executor.map_array(run_role, [role] * size, [str(run.path)] * size)
+        with _outside_allocation():
+            return executor.map_array(run_role, [role] * size, [str(run.path)] * size)
 
     for size in chunks:
         jobs = _refusals_named(role, partial(send, size))
         job_id = jobs[0].job_id.partition("_")[0]
         done.append(Submission("slurm", role, job_id, tasks=size if size > 1 else 0))
         record(run.jobs_dir, done[-1])
+
+
+@contextlib.contextmanager
+def _outside_allocation() -> Iterator[None]:
+    """For sbatch, which submitit calls with this process's environment, and which hands all of it to the job."""
+    before = dict(os.environ)
+    for key in before.keys() - without_allocation(before).keys():
+        del os.environ[key]
+    try:
+        yield
+    finally:
+        os.environ.update(before)
 
 
 def _refusals_named(role: str, call: Callable[[], T]) -> T:
