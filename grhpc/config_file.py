@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from grhpc.config import AnyConfig, Config, SftConfig
+from grhpc.config import KINDS, AnyConfig, Config, SftConfig
 from grhpc.errors import ConfigError
 from grhpc.ranges import RANGES, SFT_RANGES, outside
 from grhpc.strict import apply_override, build, read_yaml
@@ -33,9 +33,19 @@ def load_as(kind: type[Kind], path: Path | str, overrides: typing.Sequence[str] 
     tree = read_yaml(Path(path))
     for override in overrides:
         apply_override(tree, override)
+    _refuse_other_kind(kind, tree, path)
     config = build(kind, tree, "")
     check(config)
     return config
+
+
+def _refuse_other_kind(kind: type[Kind], tree: dict[str, Any], path: Path | str) -> None:
+    """Say so where a file, as a whole, is a configuration of another kind of run."""
+    sections = {name: {field.name for field in dataclasses.fields(known)} for name, known in KINDS.items()}
+    fitting = [name for name in KINDS if set(tree) <= sections[name]]
+    if fitting and kind not in [KINDS[name] for name in fitting]:
+        verbs = "submit.py sft" if fitting == ["sft"] else "submit.py prepare, plan, start"
+        raise ConfigError(f"{path} is a configuration of {fitting[0]}", f"its verbs: {verbs}")
 
 
 def with_absolute_paths(config: Kind) -> Kind:

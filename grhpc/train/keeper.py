@@ -78,8 +78,8 @@ class Keeper:
         return not self._life.draining
 
     def stopped(self, step: int) -> None:
-        reason = self._life.drain_reason or self._run.stop_reason() or ""
-        self._events.emit("stop", step=step, reason=reason or "finished")
+        reason = "finished" if self._run.finished() else self._life.drain_reason or self._run.stop_reason() or ""
+        self._events.emit("stop", step=step, reason=reason)
 
 
 class Saver:

@@ -18,7 +18,6 @@ import torch
 from grhpc.config import Config, TrainConfig
 from grhpc.grpo.batch import Batch, Floats, split_updates
 from grhpc.grpo.loss import SUMS, TokenInputs, grpo_loss
-from grhpc.train.checkpoint import load_checkpoint, save_checkpoint
 from grhpc.train.learner import Learner, LearnerSettings, Update
 from grhpc.train.logprobs import logprobs_and_entropy
 from grhpc.train.mcore import GPTModel
@@ -69,9 +68,6 @@ class Trainer:
         """Rank 0's value on every rank; waits as long as rank 0 may wait for verdicts."""
         return self._parallel.broadcast(value)
 
-    def barrier(self) -> None:
-        self._parallel.barrier()
-
     def step(self, batch: Batch, step: int) -> dict[str, float]:
         """Train on one batch; `step` counts from 1 and sets the learning rate. Returns the same figures on every rank.
 
@@ -106,14 +102,6 @@ class Trainer:
     def write_weights(self, folder: Path) -> list[str]:
         """Write the policy as a Hugging Face folder; every rank writes its shard, all must call; its file names."""
         return self.learner.write_weights(folder, self._model_dir)
-
-    def save(self, folder: Path, extra: dict[str, Any]) -> None:
-        """Save the full training state as a checkpoint; `extra` are JSON values. All ranks call."""
-        save_checkpoint(self.learner, folder, extra)
-
-    def load(self, folder: Path) -> dict[str, Any]:
-        """Restore a checkpoint, also one saved under another layout; returns its `extra`. All ranks call."""
-        return load_checkpoint(self.learner, folder)
 
     def close(self) -> None:
         self._parallel.close()

@@ -52,7 +52,7 @@ def save_midway(config: Config, model_dir: Path, batches: list[Batch], probe: Ba
         for step, batch in enumerate(batches, start=1):
             figures.append(trainer.step(batch, step))
             if step == at:
-                trainer.save(folder, {"step": step})
+                checkpoint.save_checkpoint(trainer.learner, folder, {"step": step})
         return {"figures": figures[at:], "after": trainer.logprobs(probe)}
     finally:
         trainer.close()
@@ -62,7 +62,7 @@ def resume(config: Config, model_dir: Path, batches: list[Batch], probe: Batch, 
     """Load a checkpoint and train on the batches that follow it."""
     trainer = Trainer(config, model_dir)
     try:
-        extra = trainer.load(folder)
+        extra = checkpoint.load_checkpoint(trainer.learner, folder)
         start = extra["step"]
         figures = [trainer.step(batch, step) for step, batch in enumerate(batches[start:], start=start + 1)]
         return {"figures": figures, "after": trainer.logprobs(probe), "extra": extra}
@@ -132,7 +132,7 @@ def save_only(config: Config, model_dir: Path, folder: Path) -> str:
     """Save a fresh model; the words of the refusal, or "" where it worked."""
     trainer = Trainer(config, model_dir)
     try:
-        trainer.save(folder, {})
+        checkpoint.save_checkpoint(trainer.learner, folder, {})
         return ""
     except StoreError as error:
         return str(error)

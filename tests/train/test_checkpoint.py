@@ -108,7 +108,7 @@ def test_damaged_checkpoint_is_not_loaded(saved, model_of, tmp_path):
     trainer = Trainer(make_config(), model_of("qwen3-tied"))
     try:
         with pytest.raises(CorruptFile, match=r"common\.pt is missing"):
-            trainer.load(folder)
+            checkpoint.load_checkpoint(trainer.learner, folder)
     finally:
         trainer.close()
 
@@ -124,7 +124,7 @@ def test_a_filesystem_that_hiccups_is_not_taken_for_a_corrupt_checkpoint(saved, 
     trainer = Trainer(make_config(), model_of("qwen3-tied"))
     try:
         with pytest.raises(StoreError, match="rank 3") as caught:
-            trainer.load(saved[0])
+            checkpoint.load_checkpoint(trainer.learner, saved[0])
     finally:
         trainer.close()
     assert type(caught.value) is kind
@@ -134,7 +134,7 @@ def test_checkpoint_of_another_model_is_refused(saved, model_of):
     trainer = Trainer(make_config(), model_of("qwen2"))
     try:
         with pytest.raises(ConfigError, match="another model"):
-            trainer.load(saved[0])
+            checkpoint.load_checkpoint(trainer.learner, saved[0])
     finally:
         trainer.close()
 
@@ -144,9 +144,9 @@ def test_load_overwrites_everything_that_was_learned_since(model_of, batches_of,
     trainer = Trainer(make_config(), model_of("qwen3-tied"))
     try:
         trainer.step(batches[0], 1)
-        trainer.save(tmp_path / "s000001", {})
+        checkpoint.save_checkpoint(trainer.learner, tmp_path / "s000001", {})
         expected = [trainer.step(batch, step) for step, batch in enumerate(batches[1:], start=2)]
-        trainer.load(tmp_path / "s000001")
+        checkpoint.load_checkpoint(trainer.learner, tmp_path / "s000001")
         assert [trainer.step(batch, step) for step, batch in enumerate(batches[1:], start=2)] == expected
     finally:
         trainer.close()
@@ -177,7 +177,7 @@ def test_save_replaces_the_rest_of_an_unfinished_one(model_of, tmp_path):
     (rest / "__9_9.distcp").write_text("half")
     trainer = Trainer(make_config(), model_of("qwen3-tied"))
     try:
-        trainer.save(tmp_path / "s000001", {})
+        checkpoint.save_checkpoint(trainer.learner, tmp_path / "s000001", {})
     finally:
         trainer.close()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["s000001"]

@@ -120,9 +120,14 @@ def test_what_is_wrong_is_said_in_two_lines_and_nothing_is_made(
     assert not (tmp_path / "runs").exists() and not (tmp_path / "prepared").exists()
 
 
-def test_a_configuration_of_the_other_kind_is_refused(tmp_path: Path) -> None:
-    assert "unknown setting" in submit("sft", "configs/tiny.yaml", code=2)
-    assert "unknown setting" in submit("start", "configs/tiny-verifier.yaml", code=2)
+def test_a_configuration_of_the_other_kind_is_refused() -> None:
+    assert "tiny.yaml is a configuration of grpo" in submit("sft", "configs/tiny.yaml", code=2)
+    for verb in ("start", "plan", "prepare", "doctor"):
+        said = submit(verb, "configs/tiny-verifier.yaml", code=2).splitlines()
+        assert said[-2:] == [
+            "error: configs/tiny-verifier.yaml is a configuration of sft",
+            "  do: its verbs: submit.py sft",
+        ]
 
 
 def test_a_model_whose_tokenizer_is_missing_is_named(folder: Path, tmp_path: Path) -> None:
