@@ -78,6 +78,7 @@ def scale(run: RunDir, role: str, tasks: int) -> list[str]:
     if run.finished() or run.stop_reason():
         raise ClusterError(f"{run.path.name} is stopped or finished", f"python submit.py resume {run.path.name}")
     live = [job for job in live_jobs(run) if job.role == role]
+    launch.require(run.config(), {role: tasks - len(live)}, run.root)
     record_target(run.jobs_dir, role, tasks)
     if tasks > len(live):
         launch.submit(run, run.config(), {role: tasks - len(live)})
@@ -95,7 +96,7 @@ def resume(run: RunDir) -> list[Submission]:
     if run.finished():
         return []
     config = run.settings()
-    launch.require(config)
+    launch.require(config, {})
     jobs = live_jobs(run)
     if run.stop_reason() and any(job.executor == "local" for job in jobs):  # on SLURM the trainer's refill sees to it
         raise ClusterError(
@@ -103,8 +104,9 @@ def resume(run: RunDir) -> list[Submission]:
             f"wait until `status {run.root.name}` shows none, or end them: stop {run.root.name} --now",
         )
     live = [job.role for job in jobs]
-    run.clear_stop()
     missing = {role: wanted_tasks(run, config, role) - live.count(role) for role in config.roles}
+    launch.require(config, missing, run.root)
+    run.clear_stop()
     return launch.submit(run, config, missing)
 
 

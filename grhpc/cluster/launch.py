@@ -12,8 +12,9 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from grhpc.cluster import local, processes
@@ -29,11 +30,17 @@ T = TypeVar("T")
 DEFAULT_MAX_ARRAY = 1001  # SLURM's own default
 
 
-def require(config: AnyConfig) -> None:
-    """Refuse, before anything is made, what cannot be launched from this machine. Raises ClusterError."""
+def require(config: AnyConfig, tasks: Mapping[str, int] | None = None, root: Path | None = None) -> None:
+    """Refuse, before anything is made, what cannot be launched from this machine. Raises ClusterError.
+
+    `tasks` is how many of each role (default: the configuration's), `root` the run's folder if it is there already.
+    """
+    if tasks is None:
+        tasks = {role: role_config(config, role).tasks for role in config.roles}
     if importlib.util.find_spec("submitit") is None:
         raise ClusterError("submitit is not installed", "pip install submitit, or start without it: start --no-launch")
     if config.cluster.executor != "slurm":
+        local.require_gpus(config, _counts(tasks), (root or config.run_dir).parent)
         return
     for program in ("sbatch", "srun", "scancel"):
         if shutil.which(program) is None:
@@ -50,12 +57,11 @@ def start(run: RunDir, config: AnyConfig, roles: Iterable[str] = ()) -> list[Sub
 
 def submit(run: RunDir, config: AnyConfig, tasks: dict[str, int]) -> list[Submission]:
     """Submit so many tasks of each role (the trainer: one job). Raises ClusterError, and then leaves no job behind."""
-    require(config)
+    require(config, tasks, run.root)
     done: list[Submission] = []
     try:
         # The trainer last: when it begins it looks for tasks that are missing, and all must be written down by then.
-        for role, count in sorted(tasks.items(), key=lambda item: item[0] == "train"):
-            count = max(0, min(count, 1) if role in ONE_JOB else count)
+        for role, count in sorted(_counts(tasks).items(), key=lambda item: item[0] == "train"):
             if count and config.cluster.executor == "local":
                 done += local.submit(run, role, count)
             elif count:
@@ -65,6 +71,10 @@ def submit(run: RunDir, config: AnyConfig, tasks: dict[str, int]) -> list[Submis
         scancel([s.job_id for s in done if s.executor == "slurm"])
         raise
     return done
+
+
+def _counts(tasks: Mapping[str, int]) -> dict[str, int]:
+    return {role: max(0, min(count, 1) if role in ONE_JOB else count) for role, count in tasks.items()}
 
 
 def scancel(job_ids: list[str], states: tuple[str, ...] = ()) -> None:

@@ -2,24 +2,31 @@
 
 `submit` starts `python -m grhpc.cluster.local` in a session of its own, which hands the jobs to submitit, writes them
 down and ends: Ctrl-C in the terminal that started a run ends no job of it. Every job is a submitit controller with its
-tasks below it. GPUs, where asked for, are dealt out one job after the other.
+tasks below it.
+
+GPUs, where asked for, are dealt out one job after the other, from those of CUDA_VISIBLE_DEVICES or else all of the
+machine, without what live jobs of the runs in the same folder (runs/) hold. Runs elsewhere, other programs and other
+people are not seen: with them, share the GPUs by CUDA_VISIBLE_DEVICES.
 
 Does not know: SLURM. Invariant: a job that was started is written down before the helper ends.
 """
 
+import contextlib
 import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from grhpc.cluster.job import start_ticks
+from grhpc.cluster.plan import gpus_a_job
 from grhpc.cluster.processes import is_live
 from grhpc.cluster.role import run_role
 from grhpc.cluster.sbatch import python_command, role_config, setup_lines
 from grhpc.cluster.submissions import Submission, read_submissions, record
 from grhpc.config import AnyConfig, RoleConfig
-from grhpc.errors import ClusterError
+from grhpc.errors import ClusterError, CorruptFile
 from grhpc.store.rundir import RunDir
 
 FOREVER_MIN = 60 * 24 * 365 * 10  # there is no queue to be fair to, so no time limit
@@ -38,9 +45,42 @@ def submit(run: RunDir, role: str, count: int) -> list[Submission]:
     return [s for s in read_submissions(run.jobs_dir) if s.job_id not in before]
 
 
-def python_words(role: RoleConfig) -> str:
+def require_gpus(config: AnyConfig, tasks: Mapping[str, int], runs_dir: Path) -> None:
+    """Refuse more jobs than there are free GPUs for; `runs_dir` holds the run and its siblings. Raises ClusterError."""
+    needed = sum(gpus_a_job(role_config(config, role)) * count for role, count in tasks.items())
+    free = _free_gpus(runs_dir) if needed else []
+    if needed > len(free):
+        raise ClusterError(
+            f"{needed} GPUs are asked for, and {len(free)} are free here{': ' if free else ''}{', '.join(free)}",
+            "ask for fewer tasks or GPUs in cluster.*, name more in CUDA_VISIBLE_DEVICES, or stop another run",
+        )
+
+
+def _free_gpus(runs_dir: Path) -> list[str]:
+    taken = set()
+    for jobs_dir in runs_dir.glob("*/jobs"):
+        with contextlib.suppress(CorruptFile):  # that run's own verbs say it
+            taken |= {str(gpu) for s in read_submissions(jobs_dir) if s.gpus and is_live(s) for gpu in s.gpus}
+    return [gpu for gpu in _visible_gpus() if gpu not in taken]
+
+
+def _visible_gpus() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES names, numbers or UUIDs; where it is not set, every GPU that the driver lists."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [gpu.strip() for gpu in named.split(",") if gpu.strip()]
+    words = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return done.stdout.split() if done.returncode == 0 else []
+
+
+def python_words(role: RoleConfig, gpus: Sequence[str] = ()) -> str:
     """The interpreter of a task as submitit wants it: one shell word after another, the setup lines inside."""
-    script = "\n".join([*setup_lines(role), f'exec {python_command(role)} "$@"'])
+    seen = f"export CUDA_VISIBLE_DEVICES={shlex.quote(','.join(gpus))}"  # submitit knows numbers only, and no UUIDs
+    script = "\n".join([seen, *setup_lines(role), f'exec {python_command(role)} "$@"'])
     return shlex.join(["bash", "-c", script, "role"])
 
 
@@ -49,19 +89,13 @@ def _submit_here(run: RunDir, config: AnyConfig, role: str, count: int) -> None:
 
     asked = role_config(config, role)
     ranks = asked.nodes * asked.tasks_per_node  # one machine: all ranks on it
-    gpus_per_job = asked.gpus_per_node * asked.nodes
-    executor = submitit.LocalExecutor(run.log_dir(role), python=python_words(asked))
-    taken = {g for s in read_submissions(run.jobs_dir) if s.gpus and is_live(s) for g in s.gpus}
-    for _ in range(count):
-        gpus = [g for g in range(len(taken) + gpus_per_job) if g not in taken][:gpus_per_job]
-        taken |= set(gpus)
-        executor.update_parameters(
-            tasks_per_node=ranks,
-            timeout_min=FOREVER_MIN,
-            gpus_per_node=len(gpus),
-            visible_gpus=gpus,
-            stderr_to_stdout=True,
-        )
+    each = gpus_a_job(asked)
+    require_gpus(config, {role: count}, run.root.parent)
+    free = _free_gpus(run.root.parent) if each else []
+    for i in range(count):
+        gpus = free[i * each : (i + 1) * each]
+        executor = submitit.LocalExecutor(run.log_dir(role), python=python_words(asked, gpus))
+        executor.update_parameters(tasks_per_node=ranks, timeout_min=FOREVER_MIN, stderr_to_stdout=True)
         job = executor.submit(run_role, role, str(run.path))
         started = start_ticks(int(job.job_id))
         record(run.jobs_dir, Submission("local", role, job.job_id, started=started, gpus=gpus))

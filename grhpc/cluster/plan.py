@@ -8,8 +8,8 @@ from pathlib import Path
 
 from grhpc.cluster import footprint
 from grhpc.cluster.footprint import Shape, human
-from grhpc.cluster.sbatch import directives, python_command, role_config, setup_lines
-from grhpc.config import Config, EngineConfig
+from grhpc.cluster.sbatch import ONE_JOB, directives, python_command, role_config, setup_lines
+from grhpc.config import AnyConfig, Config, EngineConfig, RoleConfig
 
 
 def plan(config: Config) -> str:
@@ -31,15 +31,20 @@ def read_shape(model: str) -> Shape | None:
         return None
 
 
-def gpus(config: Config, role: str) -> int:
+def gpus(config: AnyConfig, role: str) -> int:
     """How many GPUs a role has when all its tasks run."""
     asked = role_config(config, role)
+    return gpus_a_job(asked) * (1 if role in ONE_JOB else asked.tasks)
+
+
+def gpus_a_job(asked: RoleConfig) -> int:
+    """On all the nodes of one job; `gres` stands in the place of `gpus_per_node`, as in what SLURM is asked for."""
     on_a_node = asked.gpus_per_node
     for part in asked.gres.split(","):
         words = part.split(":")
         if words[0] == "gpu":
             on_a_node = int(words[-1]) if words[-1].isdigit() else 1
-    return on_a_node * asked.nodes * (1 if role == "train" else asked.tasks)
+    return on_a_node * asked.nodes
 
 
 def _jobs(config: Config) -> list[str]:

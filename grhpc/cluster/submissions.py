@@ -23,7 +23,8 @@ class Submission:
     """One job or job array. `tasks` is the array's size, 0 for a job that is no array.
 
     For executor "local", `job_id` is the controller's process id on `host`, and `started` its start in clock ticks, so
-    that a reused process id is never taken for it; `gpus` are the devices it was given; `machine` see `this_machine`.
+    that a reused process id is never taken for it; `gpus` are the devices it was given, as CUDA_VISIBLE_DEVICES
+    names them; `machine` see `this_machine`.
     """
 
     executor: str
@@ -35,7 +36,7 @@ class Submission:
     host: str = field(default_factory=socket.gethostname)
     machine: str = field(default_factory=lambda: this_machine())
     started: int = 0
-    gpus: list[int] = field(default_factory=list)
+    gpus: list[str] = field(default_factory=list)
 
     def task_ids(self) -> list[str]:
         """Every task as scancel names it."""

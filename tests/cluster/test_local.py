@@ -4,15 +4,17 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from grhpc.cluster import control, launch, processes
+from grhpc.cluster import control, launch, local, processes
 from grhpc.cluster.sacct import tasks_of
 from grhpc.cluster.submissions import Submission, read_submissions
 from grhpc.errors import ClusterError
-from tests.cluster.conftest import MakeRun, events, ready, stub, until
+from tests.cluster.conftest import MakeRun, events, new_run, ready, stub, until
 
 
 def test_run_starts_scales_stops_and_resumes(make_run: MakeRun) -> None:
@@ -82,10 +84,43 @@ def test_reused_process_id_is_nobody(make_run: MakeRun) -> None:
     processes.kill([stale])  # we are still here
 
 
-def test_gpus_are_dealt_out(make_run: MakeRun) -> None:
-    run = make_run("local", rollout=stub("rollout", tasks=2, gpus_per_node=2), verify=stub("verify", gpus_per_node=1))
+def test_gpus_are_dealt_out_of_the_shells_own(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7,5,GPU-a1,2,1,0")
+    run = make_run("local", rollout=stub("rollout", tasks=2, gres="gpu:2"), verify=stub("verify", gpus_per_node=1))
     launch.start(run, run.config(), ["rollout", "verify"])
-    assert [s.gpus for s in read_submissions(run.jobs_dir)] == [[0, 1], [2, 3], [4]]
+    assert [s.gpus for s in read_submissions(run.jobs_dir)] == [["7", "5"], ["GPU-a1", "2"], ["1"]]
+    assert sorted(e["gpus"] for e in ready(run, 3)) == ["1", "7,5", "GPU-a1,2"]
+    # A second run beside it gets what is left, and is refused what is not, before anything is made.
+    other = make_run("local", "other", verify=stub("verify", tasks=2, gres="gpu:h100:1"))
+    with pytest.raises(ClusterError, match="2 GPUs are asked for, and 1 are free here: 0"):
+        launch.start(other, other.config(), ["verify"])
+    assert not read_submissions(other.jobs_dir)
+    (job,) = launch.submit(other, other.config(), {"verify": 1})
+    assert job.gpus == ["0"]
+
+
+@pytest.mark.parametrize("asked", [{"gres": "gpu:2"}, {"gpus_per_node": 2}, {"gpus_per_node": 1, "tasks": 2}])
+def test_too_few_gpus_are_said_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    run = new_run(tmp_path, "local", verify=stub("verify", **asked))
+    with pytest.raises(ClusterError, match="2 GPUs are asked for, and 1 are free here: 3"):
+        launch.require(run.config())
+    with pytest.raises(ClusterError, match="2 GPUs are asked for"):
+        control.resume(run)
+    assert not read_submissions(run.jobs_dir)
+
+
+def test_without_a_list_the_drivers_gpus_are_dealt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lister = tmp_path / "nvidia-smi"
+    lister.write_text("#!/bin/sh\nprintf '0\\n1\\n2\\n'\n")
+    lister.chmod(0o700)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert local._free_gpus(tmp_path / "runs") == ["0", "1", "2"]
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert local._free_gpus(tmp_path / "runs") == []
 
 
 def test_setup_lines_and_environment_reach_the_task(make_run: MakeRun) -> None:

@@ -2,9 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from grhpc.cluster import footprint
-from grhpc.cluster.plan import gpus, plan
+from grhpc.cluster.plan import gpus, gpus_a_job, plan
 from grhpc.config import (
     ClusterConfig,
     Config,
@@ -78,3 +81,17 @@ def test_says_jobs_gpus_layout_length_memory_and_disk(tmp_path: Path) -> None:
     ):
         assert line in text, text
     assert [path.name for path in tmp_path.iterdir()] != ["big"]  # nothing was made
+
+
+@pytest.mark.parametrize(
+    ("asked", "count"),
+    [
+        ({"gres": "gpu:2"}, 2),
+        ({"gres": "gpu"}, 1),
+        ({"gres": "shard:3,gpu:h100:4", "gpus_per_node": 1, "nodes": 2}, 8),
+        ({"gpus_per_node": 3, "nodes": 2}, 6),
+        ({}, 0),
+    ],
+)
+def test_gpus_are_counted_however_they_are_asked_for(asked: dict[str, Any], count: int) -> None:
+    assert gpus_a_job(RoleConfig(**asked)) == count

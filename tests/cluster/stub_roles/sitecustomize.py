@@ -24,7 +24,9 @@ def main(run_dir, life):
     total = _sum_of_ranks(rank) if kind == "allreduce" else 0
     host = os.environ.get("SLURMD_NODENAME", "")
     child = subprocess.Popen(["sleep", "300"]) if kind == "child" else None
-    log.emit("ready", restart=life.restart, pid=os.getpid(), host=host, total=total, rank=rank, end_s=life.end_s)
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    more = {"total": total, "rank": rank, "end_s": life.end_s, "gpus": gpus}
+    log.emit("ready", restart=life.restart, pid=os.getpid(), host=host, **more)
     if kind == "fail":
         raise RuntimeError("the stub was told to fail")
     if kind == "hopeless":
