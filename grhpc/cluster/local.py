@@ -21,7 +21,7 @@ from pathlib import Path
 
 from grhpc.cluster.job import start_ticks
 from grhpc.cluster.plan import gpus_a_job
-from grhpc.cluster.processes import is_live
+from grhpc.cluster.processes import is_live, kill
 from grhpc.cluster.role import run_role
 from grhpc.cluster.sbatch import python_command, role_config, setup_lines
 from grhpc.cluster.submissions import Submission, read_submissions, record
@@ -33,16 +33,18 @@ FOREVER_MIN = 60 * 24 * 365 * 10  # there is no queue to be fair to, so no time 
 
 
 def submit(run: RunDir, role: str, count: int) -> list[Submission]:
-    """Start `count` jobs of the role. Raises ClusterError."""
+    """Start `count` jobs of the role. Raises ClusterError, and then leaves no job behind."""
     before = {s.job_id for s in read_submissions(run.jobs_dir)}
     log = run.log_dir(role) / "launch.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out:
         words = [sys.executable, "-m", "grhpc.cluster.local", str(run.path), role, str(count)]
         code = subprocess.call(words, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
+    begun = [s for s in read_submissions(run.jobs_dir) if s.job_id not in before]
     if code:
+        kill(begun)
         raise ClusterError(f"the local {role} jobs did not start (exit {code})", f"see {log}")
-    return [s for s in read_submissions(run.jobs_dir) if s.job_id not in before]
+    return begun
 
 
 def require_gpus(config: AnyConfig, tasks: Mapping[str, int], runs_dir: Path) -> None:
@@ -98,7 +100,12 @@ def _submit_here(run: RunDir, config: AnyConfig, role: str, count: int) -> None:
         executor.update_parameters(tasks_per_node=ranks, timeout_min=FOREVER_MIN, stderr_to_stdout=True)
         job = executor.submit(run_role, role, str(run.path))
         started = start_ticks(int(job.job_id))
-        record(run.jobs_dir, Submission("local", role, job.job_id, started=started, gpus=gpus))
+        submission = Submission("local", role, job.job_id, started=started, gpus=gpus)
+        try:
+            record(run.jobs_dir, submission)
+        except BaseException:
+            kill([submission])
+            raise
 
 
 def main(words: list[str]) -> int:

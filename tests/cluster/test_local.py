@@ -123,6 +123,33 @@ def test_without_a_list_the_drivers_gpus_are_dealt(tmp_path: Path, monkeypatch: 
     assert local._free_gpus(tmp_path / "runs") == []
 
 
+def test_a_helper_that_fails_on_the_way_leaves_no_job_behind(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full at the second record: neither the first job nor the one that was not written down lives on."""
+    begun = tmp_path / "begun"
+    code = f"""
+import os
+from grhpc.cluster import submissions
+write = submissions.record
+def record(directory, submission):
+    with open({str(begun)!r}, "a") as file:
+        print(submission.job_id, submission.started, file=file)
+    if len(open({str(begun)!r}).readlines()) == 2:
+        raise OSError(28, "No space left on device")
+    write(directory, submission)
+submissions.record = record
+"""
+    (tmp_path / "sitecustomize.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[2]}", prepend=":")
+    run = make_run("local", rollout=stub("rollout", tasks=3))
+    with pytest.raises(ClusterError, match="did not start"):
+        launch.start(run, run.config(), ["rollout"])
+    jobs = [line.split() for line in begun.read_text().splitlines()]
+    assert len(jobs) == 2 and len(read_submissions(run.jobs_dir)) == 1
+    assert not any(processes.is_live(Submission("local", "rollout", pid, started=int(at))) for pid, at in jobs)
+
+
 def test_setup_lines_and_environment_reach_the_task(make_run: MakeRun) -> None:
     run = make_run("local", verify=stub("not set up", setup=['export STUB_ROLE="verify"']))
     launch.start(run, run.config(), ["verify"])
