@@ -2,19 +2,18 @@
 
 import subprocess
 import sys
-import threading
 import time
 from argparse import Namespace
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from grhpc.cluster.job import start_ticks
 from grhpc.cluster.submissions import Submission, record
-from grhpc.report import follow
+from grhpc.report import follow, logs
 from grhpc.report import watch as watching
 from grhpc.report.follow import Following
-from grhpc.report.logs import command as logs_command
 from grhpc.report.logs import log_files, tail
 from grhpc.report.watch import watch
 
@@ -46,6 +45,34 @@ class Sleepers:
         for process in self.processes:
             process.kill()
             process.wait()
+
+
+@pytest.fixture
+def when_said(monkeypatch, capsys):
+    """A function: [(words, act), ...] -> what was printed so far, as a function.
+
+    At a pause of `watch` or `logs --follow` the next act is done if its words were printed by then, so nothing is left
+    to time. Every pause is short, and there are only so many.
+    """
+    pauses, text = iter(range(1000)), [""]
+
+    def said():
+        text[0] += capsys.readouterr().out
+        return text[0]
+
+    def prepare(*acts):
+        waiting = list(acts)
+
+        def pause(seconds):
+            next(pauses)
+            if waiting and waiting[0][0] in said():
+                waiting.pop(0)[1]()
+
+        for module in (watching, logs):
+            monkeypatch.setattr(module, "time", SimpleNamespace(sleep=pause, monotonic=time.monotonic, time=time.time))
+        return said
+
+    return prepare
 
 
 @pytest.fixture
@@ -82,17 +109,14 @@ def test_a_stopped_run_ends_quietly(small, sleepers, capsys):
     assert "stopped at step 2: enough for today" in capsys.readouterr().out
 
 
-def test_a_live_run_is_followed_until_it_finishes(small, sleepers, capsys):
+def test_a_live_run_is_followed_until_it_finishes(small, sleepers, when_said):
     def go_on():
-        time.sleep(0.5)
         small.emit_step(small.run.events("train", "local-0"), 3, reward=0.75)
         small.run.finish({"step": 3})
 
-    thread = threading.Thread(target=go_on)
-    thread.start()
+    said = when_said(("step    2 of 3", go_on))
     assert watch(small.run) == 0
-    thread.join()
-    assert "step    3 of 3: reward 0.750" in capsys.readouterr().out
+    assert "step    3 of 3: reward 0.750" in said()
 
 
 def test_ctrl_c_leaves_the_run_and_says_how_to_look_again(small, sleepers, capsys, monkeypatch):
@@ -105,11 +129,11 @@ def test_ctrl_c_leaves_the_run_and_says_how_to_look_again(small, sleepers, capsy
     assert small.run.stop_reason() is None and sleepers.all_live()
 
 
-def test_without_news_it_says_what_it_waits_for(small, sleepers, capsys, monkeypatch):
-    monkeypatch.setattr(watching, "STILL_HERE_S", 0.2)
-    threading.Timer(1.0, small.run.finish, [{"step": 2}]).start()
-    watch(small.run)
-    assert "train: waits for 4 more judged groups" in capsys.readouterr().out
+def test_without_news_it_says_what_it_waits_for(small, sleepers, monkeypatch, when_said):
+    monkeypatch.setattr(watching, "STILL_HERE_S", -1.0)
+    waits = "train: waits for 4 more judged groups"
+    said = when_said((waits, lambda: small.run.finish({"step": 2})))
+    assert watch(small.run) == 0 and waits in said()
 
 
 def test_the_terminals_display_shows_progress_roles_and_curves(small, sleepers):
@@ -146,21 +170,15 @@ def test_the_newest_logs_end_printable(small):
     assert tail(files[-1], 2) == ["a", "last \\x1b]0;x\\x07 line\ufffd"]
 
 
-def test_logs_are_shown_and_followed_to_the_runs_end(small, capsys):
+def test_logs_are_shown_and_followed_to_the_runs_end(small, when_said):
     log = small.run.logs_dir / "verify" / "7_0_log.out"
     log.parent.mkdir()
     log.write_text("first\n")
 
     def go_on():
-        time.sleep(0.6)
         with log.open("a") as file:
             file.write("second\n")
-        time.sleep(0.6)
-        small.run.finish({"step": 2})
 
-    thread = threading.Thread(target=go_on)
-    thread.start()
-    assert logs_command(Namespace(run=str(small.run.root), role="verify", lines=5, follow=True)) == 0
-    thread.join()
-    out = capsys.readouterr().out
-    assert f"== {log}\nfirst\n" in out and "verify 7_0_log | second" in out
+    said = when_said(("first", go_on), ("second", lambda: small.run.finish({"step": 2})))
+    assert logs.command(Namespace(run=str(small.run.root), role="verify", lines=5, follow=True)) == 0
+    assert f"== {log}\nfirst\n" in said() and "verify 7_0_log | second" in said()
