@@ -15,6 +15,8 @@ from grhpc.records import TRAIN
 from grhpc.store.ledger import read_ledger
 from grhpc.store.rundir import RunDir
 
+SUBMIT_S = 600.0
+
 SETTINGS = {
     "data.instruction": "Please reason step by step, and put your final answer within \\boxed{}.",
     "data.max_prompt_tokens": 300,
@@ -58,6 +60,7 @@ def gsm8k_folder(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(4 * SUBMIT_S)  # above the sum of its waits
 @pytest.mark.parametrize(
     ("make", "answers"), [(web_file, {"x"}), (gsm8k_folder, {str(3 * i - 2) for i in range(1001, 1025)})]
 )
@@ -91,7 +94,7 @@ def submit(root, *words):
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=800,
+        timeout=SUBMIT_S,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout

@@ -28,7 +28,8 @@ from grhpc.train import sft_worker
 from grhpc.train.sft_data import prepare
 
 STEPS, KILLS = 6, 5
-LIFE_LIMIT_S = 240.0
+LIFE_LIMIT_S = 180.0
+pytestmark = pytest.mark.timeout(20 * LIFE_LIMIT_S)  # above the sum of any test's waits, so that its own words appear
 
 
 def live(run_dir: str, restart: int) -> None:

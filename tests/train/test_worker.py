@@ -29,7 +29,8 @@ from grhpc.store.rundir import RunDir
 from grhpc.store.shard import read_shard
 
 KILLS = 10
-LIFE_LIMIT_S = 240.0
+LIFE_LIMIT_S = 180.0
+pytestmark = pytest.mark.timeout(20 * LIFE_LIMIT_S)  # above the sum of any test's waits, so that its own words appear
 
 
 def live(run_dir: str, restart: int) -> None:
