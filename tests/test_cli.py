@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -301,3 +302,10 @@ def test_a_reader_that_goes_away_is_no_error(root):
         env=os.environ,
     )
     assert done.stdout.startswith("usage:") and not done.stderr
+
+
+def test_the_readmes_table_has_every_verb(root):
+    table = (root / "README.md").read_text().partition("| verb | does |")[2].partition("\n\n")[0]
+    cells = [line.split(" | ")[0] for line in table.splitlines()]
+    told = re.findall(r"`([a-z-]+)", " ".join(cells))
+    assert sorted(told) == sorted(verb.name for verb in VERBS)
