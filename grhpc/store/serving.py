@@ -8,7 +8,8 @@
                after `idle_s` without work
 
 Does not know: what a shard means, what the work is. Invariant: when `serve` returns or raises, this process holds no
-lease; a shard whose work failed has gone back as the next attempt, one whose work was cut short as the same attempt.
+lease; a shard whose work failed has gone back as the next attempt, one whose work was cut short as the same attempt,
+unless it had a whole life and was not done at its end.
 """
 
 import time
@@ -25,6 +26,8 @@ Row = TypeVar("Row")
 
 MOST_FAILED = 3  # shards in a row, each another one, after which the fault is taken to be ours
 MOST_STARTS = 3  # failed preparations in a row
+_RECENT = 20  # shards of earlier lives that tell how long the next will take
+_WHOLE = 0.9  # of a life: a shard begun with so much of it left had all of it
 TIME_MARGIN = 1.2  # a shard is claimed when 1.2 times the longest one so far fits into the process's life
 _WAITING_EVENT_S = 30.0
 
@@ -64,11 +67,14 @@ class _Loop:
         self.backoff = Backoff(self.settings.poll_min_s, self.settings.poll_max_s)
         self.failures: list[str] = []
         self.failed_starts = 0
-        self.longest_s = 0.0
+        past = events.past()
+        # With half its time left a life takes a shard in any case: what fits into none would be put off for ever.
+        self.longest_s = min(_longest_s(past), life.remaining_s() / 2 / TIME_MARGIN)
+        self.life_s: float | None = None  # what was left when work first was possible
         self.ended = ""
         self.idle_since_s = self.told_s = time.time()
         self.away_since_s: float | None = None
-        self.waited_s = _away_s(events.past())
+        self.waited_s = _away_s(past)
 
     def run(self) -> str:
         while not (ended := self._reason_to_end()):
@@ -99,6 +105,8 @@ class _Loop:
             time.sleep(self.settings.poll_max_s)
             return False
         self.failed_starts = 0
+        if self.life_s is None:
+            self.life_s = self.life.remaining_s()
         if self.away_since_s is not None:
             self.events.emit("returned")
             self.away_since_s, self.waited_s = None, 0.0
@@ -138,29 +146,39 @@ class _Loop:
 
     def _handle(self, lease: Lease[Any]) -> bool:
         """Whether the work was done."""
-        begun_s = time.monotonic()
+        begun_s, left_s = time.monotonic(), self.life.remaining_s()
         try:
             with lease.keep_alive():
                 self.worker.work(lease)
         except CutShort as cut:
-            lease.release(str(cut))
+            self._cut(lease, str(cut), time.monotonic() - begun_s, left_s)
             return False
         except (Superseded, ForeignFile, CorruptFile, KeyboardInterrupt, SystemExit):  # no other shard fares better
             lease.release("this task must not go on")
             raise
         except Exception as error:  # one shard's boundary: whatever it was, the shard goes back and the next may do
-            self._failed(lease, error)
+            problem = error.problem if isinstance(error, GrhpcError) else f"{type(error).__name__}: {error}"
+            if self.life.draining:  # the engine's children may have died of the signal that asked us to drain
+                self._cut(lease, f"{self.life.drain_reason}: {problem}", time.monotonic() - begun_s, left_s)
+            else:
+                self._failed(lease, error, problem)
             return False
         self.longest_s = max(self.longest_s, time.monotonic() - begun_s)
         self.failures.clear()
         self.backoff.reset()
         return True
 
-    def _failed(self, lease: Lease[Any], error: Exception) -> None:
-        problem = error.problem if isinstance(error, GrhpcError) else f"{type(error).__name__}: {error}"
-        if self.life.draining:  # the engine's children may have died of the signal that asked us to drain
-            lease.release(f"{self.life.drain_reason}: {problem}")
-            return
+    def _cut(self, lease: Lease[Any], why: str, seconds: float, left_s: float) -> None:
+        """`left_s` of this life were left when the work began. A shard that had the whole life is an attempt spent."""
+        if self.life.draining:
+            self.events.emit("cut", shard=lease.name, attempt=lease.attempt, seconds=seconds)  # the next life learns
+        life_s = self.life_s or 0.0
+        if self.life.draining and _WHOLE * life_s <= left_s < float("inf") and self.life.remaining_s() < life_s / 2:
+            lease.fail(f"not done in a whole life of {life_s:.0f} s: raise the role's time_min")
+        else:
+            lease.release(why)
+
+    def _failed(self, lease: Lease[Any], error: Exception, problem: str) -> None:
         if isinstance(error, (WaitTimeout, Unavailable)):
             lease.release(problem)
         else:
@@ -179,3 +197,9 @@ def _away_s(past: list[dict[str, Any]]) -> float:
     """How long earlier lives of this job waited in vain for a server of others, since it was last there."""
     back = max((i for i, event in enumerate(past) if event["event"] in ("returned", "shard")), default=-1)
     return waited_s(event for event in past[back + 1 :] if event.get("away"))
+
+
+def _longest_s(past: list[dict[str, Any]]) -> float:
+    """The longest of the last shards of earlier lives of this job; one that was cut took longer than it says."""
+    recent = [event.get("seconds") or 0.0 for event in past if event["event"] in ("shard", "cut")]
+    return float(max(recent[-_RECENT:], default=0.0))

@@ -9,16 +9,20 @@ ledger does not name is loaded by nobody.
 import os
 import shutil
 import time
+from typing import Any
 
 from grhpc.config import SftTrainConfig, TrainConfig
 from grhpc.lifetime import Lifetime
 from grhpc.store.atomic import list_names, storing
+from grhpc.store.events import read_events
 from grhpc.store.ledger import Ledger
 from grhpc.store.rundir import RunDir
 from grhpc.train.checkpoint import load_checkpoint, save_checkpoint, verify_checkpoint
 from grhpc.train.learner import Learner
 
 STEP_MARGIN = 1.2  # a step is begun when 1.2 times the longest one so far, and a save, fit into the allocation
+_RECENT = 20  # steps and saves of earlier lives that tell how long the next will take
+_TAIL_BYTES = 1 << 18
 
 
 class Keeper:
@@ -27,6 +31,8 @@ class Keeper:
     def __init__(self, run: RunDir, role: str, life: Lifetime, settings: TrainConfig | SftTrainConfig) -> None:
         self._run, self._life = run, life
         self._margin_s, self._num_kept = settings.checkpoint_margin_s, settings.checkpoint_keep
+        # With half its time left a life begins a step in any case: what fits into none would be put off for ever.
+        self.expected_s = min(_needed_s(read_events(run.events_dir, role, _TAIL_BYTES)), life.remaining_s() / 2)
         self._events = run.events(role, life.job)
         self._ledger = Ledger.open_next(run.ledger_dir, run_id=run.run_id)
 
@@ -114,5 +120,12 @@ class Saver:
             self._keeper.checkpointed(step, self.save_s)
 
     def needs_s(self, step_s: float) -> float:
-        """The seconds that must be left for another step, given the longest so far, and a save."""
-        return STEP_MARGIN * step_s + self.save_s
+        """The seconds that must be left for another step, given this life's longest so far, and a save."""
+        return max(STEP_MARGIN * step_s + self.save_s, self._keeper.expected_s if self._keeper else 0.0)
+
+
+def _needed_s(past: list[dict[str, Any]]) -> float:
+    """What a step and a save took at most of late, by the events of earlier lives."""
+    steps = [(e.get("train_s") or 0.0) + (e.get("publish_s") or 0.0) for e in past if e["event"] == "step"]
+    saves = [e.get("seconds") or 0.0 for e in past if e["event"] == "checkpoint"]
+    return float(STEP_MARGIN * max(steps[-_RECENT:], default=0.0) + max(saves[-_RECENT:], default=0.0))

@@ -225,3 +225,75 @@ def test_the_wait_for_a_server_of_others_is_bounded_over_all_lives_of_a_job(tmp_
             task.serve()
     else:
         assert task.serve() == "all done" and task.told("returned")
+
+
+def until_the_end(task, lease):
+    """Work that the end of the life cuts, with the clock turned on instead of slept."""
+    if len(task.worked) > task.done_first:
+        task.life.end_s = time.time() + 5
+        task.life.drain("signal SIGUSR2")
+        raise CutShort("signal SIGUSR2")
+
+
+@pytest.mark.parametrize(
+    ("done_first", "end_s", "attempt"), [(0, 1000.0, 2), (0, None, 1)], ids=["the whole life", "no end"]
+)
+def test_a_shard_that_a_whole_life_was_too_short_for_has_spent_an_attempt(tmp_path, done_first, end_s, attempt):
+    task = Task(tmp_path, work=until_the_end).put("g00000000-0001")
+    task.done_first, task.life.end_s = done_first, end_s and time.time() + end_s
+    task.serve()
+    assert task.queue.claim("next").attempt == attempt
+    assert [e["shard"] for e in task.told("cut")] == ["g00000000-0001"]
+
+
+def test_a_shard_that_fits_into_no_life_is_given_up_in_the_end(tmp_path):
+    task = Task(tmp_path, work=until_the_end).put("g00000000-0001")
+    task.done_first = 0
+    for _ in range(STORE.max_attempts):
+        task.life = Lifetime(job="local-1", end_s=time.time() + 1000)
+        task.worked.clear()
+        task.serve()
+    (failed,) = task.queue.failed()
+    assert "not done in a whole life of 1000 s: raise the role's time_min" in failed.reason
+
+
+def test_a_preempted_shard_has_spent_none(tmp_path):
+    def preempt(task, lease):
+        task.life.drain("signal SIGTERM")
+        raise CutShort("signal SIGTERM")
+
+    task = Task(tmp_path, work=preempt).put("g00000000-0001")
+    task.life.end_s = time.time() + 1000
+    task.serve()
+    assert task.queue.claim("next").attempt == 1
+
+
+def test_a_shard_begun_late_in_a_life_has_spent_none(tmp_path):
+    def late(task):
+        if task.worked:
+            task.life.end_s = time.time() + 600
+
+    task = Task(tmp_path, work=until_the_end, prepare=late).put("g00000000-0001", "g00000001-0001")
+    task.done_first, task.life.end_s = 1, time.time() + 1000
+    task.serve()
+    assert task.worked == ["g00000000-0001", "g00000001-0001"]
+    assert task.queue.claim("next").attempt == 1
+
+
+@pytest.mark.parametrize("event", ["shard", "cut"])
+@pytest.mark.parametrize(
+    ("seconds", "left_s", "works"), [(300, 350, False), (300, 400, True), (5000, 600, True), (5000, 400, False)]
+)
+def test_a_later_life_knows_how_long_a_shard_takes(tmp_path, event, seconds, left_s, works):
+    """And takes one in any case while half its time is left: a shard that never fits must not be put off for ever."""
+
+    def use_time(task):
+        if task.life.remaining_s() > left_s:
+            task.life.end_s = time.time() + left_s
+            raise EngineError("it took its time, and broke")
+
+    task = Task(tmp_path, prepare=use_time).put("g00000000-0001")
+    task.run.events("rollout", "local-1").emit(event, shard="g", seconds=seconds)
+    task.life.end_s = time.time() + 1000
+    ended = task.serve()
+    assert bool(task.worked) == works, ended

@@ -14,6 +14,7 @@ from grhpc.store.ledger import Ledger, read_ledger
 from grhpc.store.rundir import RunDir
 from grhpc.train import chief as chief_module
 from grhpc.train.chief import WAIT, Chief
+from grhpc.train.keeper import STEP_MARGIN, Saver
 
 
 @pytest.fixture
@@ -127,6 +128,21 @@ def test_groups_admitted_just_before_a_death_are_asked_for_as_they_were_admitted
     rows = [row for lease in leases if lease is not None for row in lease.rows]
     assert [(row.group, row.admitted_version) for row in rows] == [(4 * GROUPS + i, 4) for i in range(GROUPS)]
     assert queue.counts()["ready"] == 0
+
+
+def test_a_later_life_knows_how_long_a_step_and_a_save_take(run: RunDir) -> None:
+    earlier_life(run, steps=4)
+    before = run.events("train", "an-earlier-job")
+    for seconds in (500.0, 10.0):
+        before.emit("step", step=3, train_s=seconds, publish_s=20.0)
+    before.emit("checkpoint", step=4, seconds=100.0)
+
+    def needs_s(left_s: float) -> float:
+        chief = Chief(run, run.config(), Lifetime(job="test", end_s=time.time() + left_s))
+        return Saver(run, None, chief).needs_s(0.0)  # type: ignore[arg-type]
+
+    assert needs_s(5000) == pytest.approx(STEP_MARGIN * 520 + 100)
+    assert needs_s(1000) == pytest.approx(500, abs=5), "half a life is enough to try: what never fits is not put off"
 
 
 @pytest.mark.parametrize("job", ["test", "resumed-by-a-person"])
