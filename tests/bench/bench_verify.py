@@ -1,9 +1,11 @@
 """The verify task's verdicts a second over bare vLLM's, and over one transformers call a pair. Prints JSON.
 
-    python tests/bench/bench_verify.py [--shards 6] [--groups 16] [--size 8] [--calls 64] [--rounds 3]
+    python tests/bench/bench_verify.py [--shards 6] [--groups 16] [--size 8] [--calls 64] [--rounds 3] [--tokens 128]
     python tests/bench/bench_verify.py --asked [RUN]     questions to the judge a sample: as stated, and in a run
 
-The first form judges answers that all differ, so that nothing is reused, with the shipped verifier. Every side runs in
+The first form judges answers that all differ, so that nothing is reused: with the shipped verifier, whose reasons have
+some 14 tokens, or with a random model that writes `--tokens` of them, as a real verifier does; its text then counts as
+a yes. Every side runs in
 a process of its own, one at a time, round after round, start-up left out: `bare` gives each shard's prompts to
 `LLM.generate`, `task` is the role's own main over a run directory, from delivered shard to delivered shard,
 `transformers` calls `generate` for one pair after the other. No question is asked a second time, on any side. `cpu` is
@@ -26,6 +28,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +36,26 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "verify"))
 
 VERIFIER = Path(__file__).parents[2] / "grhpc" / "data" / "tiny_models" / "verifier"
-INPUT, NEW = 256, 40
+INPUT = 256
 ENGINE = {"kv_cache_mb": 256, "max_num_seqs": 256, "enforce_eager": True}
 STATED = {"prompts": 512, "epochs": 2, "group_size": 8, "right": 0.5, "no_answer": 0.05, "wrong_kinds": 20, "zipf": 1.0}
 
 
-def shards(args: argparse.Namespace) -> list[list[Any]]:
+def model(args: argparse.Namespace) -> Path:
+    return args.work / "model" if args.tokens else VERIFIER
+
+
+def most(args: argparse.Namespace) -> int:
+    return args.tokens or 40
+
+
+def shards(args: argparse.Namespace, extra: int = 0) -> list[list[Any]]:
     """Rollouts of every shard; no two answers to a question are alike."""
     from verify_rows import rollout
 
     from grhpc.data import tiny
 
-    rows = tiny.rows("train", args.shards * args.groups)
+    rows = tiny.rows("train", (args.shards + extra) * args.groups)
     groups = [
         [
             rollout(g, k, question=row["question"], answer=row["answer"], response=f"so \\boxed{{{k * 7 + g}}}")
@@ -67,17 +78,17 @@ def run_bare(args: argparse.Namespace) -> dict[str, float]:
     from vllm import LLM, SamplingParams
 
     llm = LLM(
-        model=str(VERIFIER),
+        model=str(model(args)),
         dtype="float32",
-        max_model_len=INPUT + NEW,
+        max_model_len=INPUT + most(args),
         max_num_seqs=ENGINE["max_num_seqs"],
         kv_cache_memory_bytes=ENGINE["kv_cache_mb"] << 20,
         enforce_eager=True,
         enable_chunked_prefill=False,
     )
-    asked = [prompts(rows) for rows in shards(args)]
-    settings = SamplingParams(temperature=0.0, max_tokens=NEW)
-    llm.generate(asked[0], settings, use_tqdm=False)  # warm
+    warm, *asked = [prompts(rows) for rows in shards(args, extra=1)]
+    settings = SamplingParams(temperature=0.0, max_tokens=most(args))
+    llm.generate(warm, settings, use_tqdm=False)
     begun = now()
     done = sum(len(llm.generate(shard, settings, use_tqdm=False)) for shard in asked)
     return rates(done, begun, now())
@@ -87,13 +98,13 @@ def run_transformers(args: argparse.Namespace) -> dict[str, float]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(VERIFIER, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(VERIFIER)
+    judge_model = AutoModelForCausalLM.from_pretrained(model(args), dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(model(args))
     asked = [prompt for rows in shards(args) for prompt in prompts(rows)][: args.calls + 4]
 
     def judge(prompt: str) -> None:
         with torch.no_grad():
-            model.generate(**tokenizer(prompt, return_tensors="pt"), max_new_tokens=NEW, do_sample=False)
+            judge_model.generate(**tokenizer(prompt, return_tensors="pt"), max_new_tokens=most(args), do_sample=False)
 
     for prompt in asked[:4]:
         judge(prompt)
@@ -117,7 +128,9 @@ def run_task(args: argparse.Namespace) -> dict[str, float]:
         begun_s = time.perf_counter()
         done = generate(self, *words)
         inside_s.append(time.perf_counter() - begun_s)
-        return done
+        if not args.tokens:
+            return done
+        return [[replace(c, text=f"{c.text} Final Decision: Yes", finish_reason="stop")] for [c] in done]
 
     def emit_and_note(self: EventLog, event: str, **fields: Any) -> None:
         emit(self, event, **fields)
@@ -149,11 +162,11 @@ def make_run(args: argparse.Namespace) -> Any:
     from grhpc.strict import build
 
     template = str(VERIFIER / "template.txt")
-    verifier = {"model": str(VERIFIER), "dtype": "float32", "template": template}
+    verifier = {"model": str(model(args)), "dtype": "float32", "template": template}
     settings = {
         "run": {"name": "bench", "dir": str(args.work / "runs")},
-        "policy": {"model": str(VERIFIER), "dtype": "float32"},
-        "verifier": verifier | {"max_new_tokens": NEW, "max_input_tokens": INPUT, "max_attempts": 1},
+        "policy": {"model": str(model(args)), "dtype": "float32"},
+        "verifier": verifier | {"max_new_tokens": most(args), "max_input_tokens": INPUT, "max_attempts": 1},
         "data": {"prepared": "none"},
         "verify": {"engine": ENGINE},
         "train": {"steps": 1},
@@ -170,6 +183,9 @@ def make_run(args: argparse.Namespace) -> Any:
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
+    from random_models import random_model
+
+    random_model(args.work / "model", 0, context=1024)
     rounds = []
     for number in range(args.rounds):
         sides = ("bare", "task", "transformers")
@@ -186,7 +202,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 def run_side(side: str, args: argparse.Namespace) -> dict[str, float]:
     words = [sys.executable, __file__, "--side", side, "--work", str(args.work)]
-    for name in ("shards", "groups", "size", "calls"):
+    for name in ("shards", "groups", "size", "calls", "tokens"):
         words += [f"--{name}", str(getattr(args, name))]
     done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
     rates_: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -258,7 +274,7 @@ def questions_in(run_dir: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    for name, default in (("shards", 6), ("groups", 16), ("size", 8), ("calls", 64), ("rounds", 3)):
+    for name, default in (("shards", 6), ("groups", 16), ("size", 8), ("calls", 64), ("rounds", 3), ("tokens", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--asked", nargs="?", const="", metavar="RUN")
     parser.add_argument("--side", choices=("bare", "task", "transformers"))
