@@ -14,6 +14,7 @@ from typing import Any
 
 from grhpc.errors import CorruptFile
 from grhpc.report.find import find_grpo_run
+from grhpc.report.text import change_lines
 from grhpc.store.groups import groups_of
 from grhpc.store.ledger import read_ledger
 from grhpc.store.ledger_state import StepEntry
@@ -71,6 +72,7 @@ def audit(run: RunDir) -> dict[str, Any]:
         "fated_in_failed": sorted(evidence),
         "fated_but_queued": [] if ledger.finished else sorted(fated - evidence),
         "left_behind": sorted(fated - evidence) if ledger.finished else [],
+        "changes": run.about.get("changes", []),
     }
     counted = sum(fates.values()) + sum(result["in_flight"].values()) + len(result["lost"])
     result["in_order"] = counted == ledger.next_group and not any(result[name] for name in WRONG)
@@ -88,7 +90,7 @@ def lines(result: dict[str, Any]) -> list[str]:
             few = ", ".join(map(str, result[name][:SHOWN])) + (" ..." if len(result[name]) > SHOWN else "")
             text.append(f"{len(result[name]):>8}  {note}: {few}")
     text += [f"          {problem}" for problem in result["problems"][:SHOWN]]
-    return [*text, _verdict(result)]
+    return [*text, *change_lines(result["changes"]), _verdict(result)]
 
 
 def _verdict(result: dict[str, Any]) -> str:

@@ -13,13 +13,13 @@ from dataclasses import asdict
 from typing import Any
 
 from grhpc.cluster import states
-from grhpc.cluster.sacct import JobState, tasks_of
+from grhpc.cluster.sacct import JobState, missing_conf, tasks_of
 from grhpc.config import Config
 from grhpc.report import tuning
 from grhpc.report.alive import may_live
 from grhpc.report.find import find_run
 from grhpc.report.judging import judging, judging_line
-from grhpc.report.text import duration, number, one_line, percent
+from grhpc.report.text import change_lines, duration, number, one_line, percent
 from grhpc.report.watch import watch
 from grhpc.store.atomic import list_names, to_json
 from grhpc.store.events import read_events
@@ -47,6 +47,8 @@ def status(run: RunDir) -> Status:
     config, now = run.settings(), time.time()
     events = read_events(run.events_dir, tail_bytes=TAIL_BYTES)
     jobs = tasks_of(run, now)
+    if run.finished():  # it ended, whether or not SLURM can be asked
+        jobs = [job for job in jobs if job.kind != states.UNKNOWN]
     step = max((e for e in events if e["event"] == "step"), key=lambda e: e["step"], default={})
     found = {
         "run": run.root.name,
@@ -62,6 +64,7 @@ def status(run: RunDir) -> Status:
         "roles": _roles(config.roles, jobs, events),
         "waits": _waits(events, jobs, now),
         "failures": _failures(run, events),
+        "changes": run.about.get("changes", []),
     }
     found["next"] = _next(found, jobs, config.cluster.executor)
     plain: Status = json.loads(to_json(found))
@@ -79,7 +82,7 @@ def lines(found: Status) -> list[str]:
         f"waiting: {w['role']} {w['job']} for {w['for']}, {duration(w['seconds'])}" for w in found["waits"][:SHOWN]
     ]
     text += [f"failed: {f['what']}: {one_line(f['problem'], 160)}" for f in found["failures"][-SHOWN:]]
-    return [*text, f"next: {found['next']}"]
+    return [*text, *change_lines(found["changes"]), f"next: {found['next']}"]
 
 
 def _grpo(run: RunDir, events: list[dict[str, Any]]) -> Status:
@@ -127,6 +130,8 @@ def _state(run: RunDir, jobs: list[JobState]) -> str:
         return "stopping" if live else "stopped"
     if not live:
         return "broken off"
+    if all(job.kind == states.UNKNOWN for job in jobs if may_live(job)):
+        return "unknown"
     return "queued" if all(job.kind != states.RUNNING for job in jobs) else "running"
 
 
@@ -192,6 +197,8 @@ def _next(found: Status, jobs: list[JobState], executor: str) -> str:
         return f"python submit.py report {name}" if "queues" in found else f"use {found['model']}"
     if state in ("broken off", "stopped"):
         return f"python submit.py logs {name}, then python submit.py resume {name}"
+    if state == "unknown":
+        return _ask_elsewhere(jobs)
     missing = [role for role in found["roles"] if not any(may_live(j) for j in jobs if j.role == role)]
     if missing and state == "running":
         return f"no {' and no '.join(missing)} task is there: python submit.py resume {name}"
@@ -200,3 +207,13 @@ def _next(found: Status, jobs: list[JobState], executor: str) -> str:
     if "queues" in found and found["queues"]["prompts"]["failed"] + found["queues"]["rollouts"]["failed"]:
         return f"shards failed: python submit.py logs {name} rollout, and verify"
     return f"nothing; to watch: python submit.py status {name} --watch"
+
+
+def _ask_elsewhere(jobs: list[JobState]) -> str:
+    """What to do where nothing is known of any task that may live."""
+    elsewhere = next((job.node for job in jobs if job.kind == states.UNKNOWN and job.executor == "local"), "")
+    if elsewhere:
+        return f"its tasks were started on {elsewhere}: look there"
+    if conf := missing_conf():
+        return f"SLURM cannot be asked: SLURM_CONF names {conf}, which is not there; mend it, or unset SLURM_CONF"
+    return "SLURM says nothing of its tasks: does `squeue` answer here? is this a login node, is SLURM_CONF right?"

@@ -5,6 +5,9 @@ model's can move a cursor, change a title or hide a line.
 """
 
 import unicodedata
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
 
 HIDDEN = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
 
@@ -30,6 +33,19 @@ def duration(seconds: float) -> str:
     if whole < 86400:
         return f"{whole // 3600} h {whole % 3600 // 60} min"
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def change_lines(changes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Each setting that was changed in a run's life, as run.json has it: what, from what, by whom, when."""
+    return [
+        one_line(
+            f"changed: {setting} {old!r} -> {new!r}, by {change['by']}, "
+            f"{datetime.fromtimestamp(change['t'], UTC):%Y-%m-%d %H:%M} UTC",
+            200,
+        )
+        for change in changes
+        for setting, (old, new) in change["settings"].items()
+    ]
 
 
 def percent(share: float | None) -> str:

@@ -94,3 +94,14 @@ def test_heldout_shards_hold_no_training_groups(small):
     small.ask_heldout(10)
     assert small.run.queue("prompts").counts()["ready"] == 2
     assert set(group_places(small.run)) == {8, 9, 10, 11}
+
+
+def test_who_changed_which_setting_when_is_said(small):
+    settings = {"store.lease_s": [600.0, 60.0], "cluster.train.account": ["", "physics\x1b[2J"]}
+    small.run.amend(small.run.config(), changes=[{"t": 1.8e9, "by": "ada", "settings": settings}])
+    found = audit(small.run)
+    assert [line for line in lines(found) if line.startswith("changed: ")] == [
+        "changed: store.lease_s 600.0 -> 60.0, by ada, 2027-01-15 08:00 UTC",
+        "changed: cluster.train.account '' -> 'physics\\x1b[2J', by ada, 2027-01-15 08:00 UTC",
+    ]
+    assert found["changes"][0]["settings"] == settings

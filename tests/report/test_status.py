@@ -104,3 +104,26 @@ def test_a_torn_event_line_is_no_trouble(small):
     with (small.run.events_dir / "train-local-0.jsonl").open("a") as file:
         file.write('{"t": 1, "event": "st')
     assert status(small.run)["step"] == 2
+
+
+def test_who_changed_which_setting_when_is_said(small):
+    settings = {"store.lease_s": [600.0, 60.0], "cluster.train.account": ["", "physics\x1b[2J"]}
+    small.run.amend(small.run.config(), changes=[{"t": 1.8e9, "by": "ada", "settings": settings}])
+    found = status(small.run)
+    assert [line for line in lines(found) if line.startswith("changed: ")] == [
+        "changed: store.lease_s 600.0 -> 60.0, by ada, 2027-01-15 08:00 UTC",
+        "changed: cluster.train.account '' -> 'physics\\x1b[2J', by ada, 2027-01-15 08:00 UTC",
+    ]
+    assert found["changes"][0]["settings"] == settings
+
+
+def test_where_slurm_cannot_be_asked_it_says_so_and_a_finished_run_is_finished(small, slurm, monkeypatch):
+    record(small.run.jobs_dir, Submission("slurm", "train", "70"))
+    slurm(line("70", "RUNNING"))
+    monkeypatch.setenv("SLURM_CONF", "/nowhere/slurm.conf")
+    found = status(small.run)
+    assert found["state"] == "unknown"
+    assert "SLURM_CONF names /nowhere/slurm.conf, which is not there" in found["next"]
+    small.run.finish({"step": 3})
+    found = status(small.run)
+    assert (found["state"], found["roles"]["train"]["states"]) == ("finished", {})
