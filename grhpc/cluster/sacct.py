@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from grhpc.cluster import states
 from grhpc.cluster.processes import is_here, is_live
@@ -18,6 +19,7 @@ from grhpc.cluster.submissions import Submission, read_submissions
 from grhpc.store.rundir import RunDir
 
 LAG_S = 120.0  # accounting may not know a job yet for so long after its submission
+ANSWER_S = 15.0  # with its controller gone, SLURM's programs try again for a minute and more
 RETURN_S = 1800.0  # a job that SLURM was to requeue and that is not back after so long is not coming back
 _SACCT_FIELDS = ("JobID", "State", "ExitCode", "Submit", "Start", "End", "NodeList", "Reason")
 _SQUEUE_FORMAT = "%i|%T||%V|%S|%e|%N|%r"
@@ -174,10 +176,18 @@ def _local_state(submission: Submission) -> JobState:
     )
 
 
+def missing_conf() -> str:
+    """What SLURM_CONF names and is not there: SLURM's programs would look for it for a minute; else empty."""
+    named = os.environ.get("SLURM_CONF", "")
+    return named if named and not Path(named).is_file() else ""
+
+
 def _output(words: list[str]) -> str | None:
+    if missing_conf():
+        return None
     env = {**os.environ, "SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0"}
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=60, env=env, check=False)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=ANSWER_S, env=env, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None

@@ -142,3 +142,16 @@ def test_job_that_never_came_back_is_lost(tmp_path: Path, monkeypatch: pytest.Mo
     run = submitted(tmp_path)
     assert sacct.tasks_of(run, now_s=1795303875 + 60)[0].kind == states.RETURNING
     assert sacct.tasks_of(run, now_s=1795303875 + 7200)[0].kind == states.FAILED
+
+
+def test_slurm_without_its_configuration_is_not_asked_and_one_that_is_gone_not_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = put_on_path(tmp_path, monkeypatch, sacct="exec sleep 60", squeue="exec sleep 60")
+    monkeypatch.setattr(sacct, "ANSWER_S", 0.2)
+    run = submitted(tmp_path)
+    assert {task.kind for task in sacct.tasks_of(run)} == {states.UNKNOWN}
+    assert len(calls.read_text().splitlines()) == 2
+    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "nowhere.conf"))
+    assert {task.kind for task in sacct.tasks_of(run)} == {states.UNKNOWN}
+    assert len(calls.read_text().splitlines()) == 2
