@@ -53,14 +53,6 @@ class Trainer:
             raise
 
     @property
-    def rank(self) -> int:
-        return self._parallel.rank
-
-    @property
-    def world_size(self) -> int:
-        return self._parallel.world_size
-
-    @property
     def is_main(self) -> bool:
         return self._parallel.is_main
 
@@ -81,19 +73,6 @@ class Trainer:
         lr = learning_rate(step, self._config.train)
         updates = [self.learner.update(part, self._loss, len(SUMS), lr) for part in parts]
         return _figures(updates, lr)
-
-    def logprobs(self, batch: Batch) -> list[Floats]:
-        """The current policy's log-probability of every response token, rollout by rollout, on every rank."""
-        found: dict[int, Floats] = {}
-
-        def read(logits: torch.Tensor, micro_batch: MicroBatch) -> None:
-            logprobs, _ = self._logprobs(logits, micro_batch)
-            for row, i in enumerate(micro_batch.rows):
-                found[i] = logprobs[row][micro_batch.mask[row] > 0].cpu().numpy()
-
-        self.learner.read(self._micro_batches(batch), read)
-        everything = {i: values for part in self._parallel.gather(found) for i, values in part.items()}
-        return [everything[i] for i in range(len(batch))]
 
     def all_finite(self) -> bool:
         """Whether every weight of every rank is a number."""

@@ -11,9 +11,10 @@ from megatron.core.dist_checkpointing.strategies import filesystem_async
 
 from grhpc.config import Config, SftConfig
 from grhpc.errors import ConfigError, StoreError
-from grhpc.grpo.batch import Batch
+from grhpc.grpo.batch import Batch, Floats
 from grhpc.train import checkpoint
 from grhpc.train.logprobs import logprobs_and_entropy
+from grhpc.train.microbatch import MicroBatch
 from grhpc.train.packing import Row
 from grhpc.train.parallel import Parallel
 from grhpc.train.sft import Example, SftSettings, sft
@@ -22,15 +23,29 @@ from grhpc.train.step import Trainer
 from grhpc.train.tuner import Tuner
 
 
+def probed(trainer: Trainer, batch: Batch) -> list[Floats]:
+    """The current policy's log-probability of every response token, rollout by rollout, on every rank."""
+    found: dict[int, Floats] = {}
+
+    def read(logits: torch.Tensor, micro_batch: MicroBatch) -> None:
+        logprobs, _ = trainer._logprobs(logits, micro_batch)
+        for row, i in enumerate(micro_batch.rows):
+            found[i] = logprobs[row][micro_batch.mask[row] > 0].cpu().numpy()
+
+    trainer.learner.read(trainer._micro_batches(batch), read)
+    everything = {i: values for part in trainer.learner.parallel.gather(found) for i, values in part.items()}
+    return [everything[i] for i in range(len(batch))]
+
+
 def train(config: Config, model_dir: Path, batches: list[Batch], probe: Batch, out_dir: Path | None = None) -> Any:
     """Train on the batches; figures of each step, log-probabilities on the probe before and after."""
     trainer = Trainer(config, model_dir)
     try:
-        before = trainer.logprobs(probe)
+        before = probed(trainer, probe)
         figures = [trainer.step(batch, step) for step, batch in enumerate(batches, start=1)]
         if out_dir is not None:
             trainer.write_weights(out_dir)
-        return {"before": before, "figures": figures, "after": trainer.logprobs(probe), "finite": trainer.all_finite()}
+        return {"before": before, "figures": figures, "after": probed(trainer, probe), "finite": trainer.all_finite()}
     finally:
         trainer.close()
 
@@ -53,7 +68,7 @@ def save_midway(config: Config, model_dir: Path, batches: list[Batch], probe: Ba
             figures.append(trainer.step(batch, step))
             if step == at:
                 checkpoint.save_checkpoint(trainer.learner, folder, {"step": step})
-        return {"figures": figures[at:], "after": trainer.logprobs(probe)}
+        return {"figures": figures[at:], "after": probed(trainer, probe)}
     finally:
         trainer.close()
 
@@ -65,7 +80,7 @@ def resume(config: Config, model_dir: Path, batches: list[Batch], probe: Batch, 
         extra = checkpoint.load_checkpoint(trainer.learner, folder)
         start = extra["step"]
         figures = [trainer.step(batch, step) for step, batch in enumerate(batches[start:], start=start + 1)]
-        return {"figures": figures, "after": trainer.logprobs(probe), "extra": extra}
+        return {"figures": figures, "after": probed(trainer, probe), "extra": extra}
     finally:
         trainer.close()
 
@@ -108,7 +123,7 @@ def break_last_weight(config: Config, model_dir: Path) -> tuple[bool, bool]:
     trainer = Trainer(config, model_dir)
     try:
         before = trainer.all_finite()
-        if trainer.rank == trainer.world_size - 1:
+        if trainer.learner.parallel.rank == trainer.learner.parallel.world_size - 1:
             next(trainer.learner.model.parameters()).data.view(-1)[-1] = float("nan")
         return before, trainer.all_finite()
     finally:
