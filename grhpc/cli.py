@@ -9,10 +9,12 @@ import argparse
 import difflib
 import errno
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from grhpc.errors import GrhpcError
@@ -196,6 +198,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except ModuleNotFoundError as error:
+        package = (error.name or "grhpc").partition(".")[0]
+        if package in ("grhpc", *sys.stdlib_module_names) or importlib.util.find_spec(package):
+            raise  # no matter of what is installed
+        _print_error(f"the Python at {sys.executable} lacks {package}", _where_it_is(package))
+        return 2
     except OSError as error:
         if error.errno not in ENVIRONMENT:
             raise
@@ -227,6 +235,15 @@ def _check_verb(word: str) -> None:
         return
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     raise GrhpcError(f"no verb {word!r}", f"did you mean {close[0]!r}?" if close else f"verbs: {', '.join(names)}")
+
+
+def _where_it_is(package: str) -> str:
+    """What to do where `package` cannot be imported."""
+    venv = Path(__file__).resolve().parents[1] / ".venv"
+    python = venv / "bin" / "python"
+    if python.is_file() and any(venv.glob(f"lib/python*/site-packages/{package}*")):
+        return f"use {python}: . {venv}/bin/activate"
+    return ". .venv/bin/activate (made by `make demo`), or pip install -e ."
 
 
 def _print_error(problem: str, remedy: str) -> None:

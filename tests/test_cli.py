@@ -1,5 +1,6 @@
 """The command line as a person meets it: examples, nearest verbs, two-line errors, nothing half-made."""
 
+import importlib
 import json
 import os
 import re
@@ -274,6 +275,24 @@ def test_prepare_then_prepare_again(submit, tiny, tmp_path):
 def test_a_bug_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr("grhpc.cli.resolve", lambda target: lambda args: 1 // 0)
     with pytest.raises(ZeroDivisionError):
+        main(["doctor"])
+
+
+def test_a_missing_package_is_two_lines_and_names_the_python_that_has_it(monkeypatch, submit, tmp_path):
+    monkeypatch.setattr("grhpc.cli.resolve", lambda target: lambda args: importlib.import_module("nopackage.part"))
+    monkeypatch.setattr("grhpc.cli.__file__", str(tmp_path / "grhpc" / "cli.py"))
+    lacks = f"the Python at {sys.executable} lacks nopackage"
+    assert_two_lines(submit("doctor"), lacks, ". .venv/bin/activate (made by `make demo`), or pip install -e .")
+    (tmp_path / ".venv/lib/python3.11/site-packages/nopackage").mkdir(parents=True)
+    (tmp_path / ".venv/bin").mkdir()
+    (tmp_path / ".venv/bin/python").touch()
+    assert_two_lines(submit("doctor"), lacks, f"use {tmp_path}/.venv/bin/python")
+
+
+@pytest.mark.parametrize("module", ["grhpc.nowhere", "yaml.nowhere"])
+def test_a_missing_module_of_what_is_there_is_a_bug(monkeypatch, module):
+    monkeypatch.setattr("grhpc.cli.resolve", lambda target: lambda args: importlib.import_module(module))
+    with pytest.raises(ModuleNotFoundError):
         main(["doctor"])
 
 
