@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from grhpc.config import ModelConfig, RunConfig, SftConfig, SftDataConfig, SftTrainConfig
+from grhpc.config import ClusterConfig, ModelConfig, RunConfig, SftConfig, SftDataConfig, SftTrainConfig
 from grhpc.config_file import with_absolute_paths
 from grhpc.data.tiny import MODELS_DIR, lessons
 from grhpc.store.rundir import RunDir
@@ -59,6 +59,7 @@ def lesson_config(folder: Path, model: Path, **data: Any) -> SftConfig:
         model=ModelConfig(model=str(model), dtype="float32"),
         data=SftDataConfig(**{**settings, **data}),
         train=SftTrainConfig(checkpoint_margin_s=0.0, **train),  # type: ignore[arg-type]
+        cluster=ClusterConfig(executor="local"),
     )
 
 

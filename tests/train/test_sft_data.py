@@ -1,6 +1,7 @@
 """From rows to examples: the judge's own bytes, what is left out and counted, questions apart, refusals in words."""
 
 import json
+import shutil
 
 import pytest
 from sft_cases import lesson_config, write_lessons
@@ -144,6 +145,15 @@ def test_nothing_left_says_why(tmp_path):
     with pytest.raises(DataError, match=r"no example is left .*: 1 an empty field"):
         prepare(lesson_config(tmp_path, MODEL))
     assert not (tmp_path / "prepared").exists()
+
+
+def test_a_model_without_a_tokenizer_is_named(tmp_path):
+    """The library makes an empty one up, which reads nothing."""
+    write_lessons(tmp_path / "lessons.jsonl", 3)
+    (tmp_path / "model").mkdir()
+    shutil.copy(MODEL / "config.json", tmp_path / "model")
+    with pytest.raises(DataError, match=r"no tokenizer in model\.model"):
+        prepare(lesson_config(tmp_path, tmp_path / "model"))
 
 
 def test_prepared_twice_is_prepared_once_and_other_settings_are_refused(tmp_path):
