@@ -8,14 +8,13 @@ import argparse
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from grhpc.cluster import states
 from grhpc.cluster.sacct import JobState, missing_conf, tasks_of
 from grhpc.config import Config
-from grhpc.report import tuning
+from grhpc.report import roles, tuning
 from grhpc.report.alive import may_live
 from grhpc.report.find import find_run
 from grhpc.report.judging import judging, judging_line
@@ -46,7 +45,7 @@ def status(run: RunDir) -> Status:
     """Everything about the run now. Raises StoreError, CorruptFile for a run directory that cannot be read."""
     config, now = run.settings(), time.time()
     events = read_events(run.events_dir, tail_bytes=TAIL_BYTES)
-    jobs = tasks_of(run, now)
+    jobs = roles.told_ends(tasks_of(run, now), events)
     if run.finished():  # it ended, whether or not SLURM can be asked
         jobs = [job for job in jobs if job.kind != states.UNKNOWN]
     step = max((e for e in events if e["event"] == "step"), key=lambda e: e["step"], default={})
@@ -61,7 +60,7 @@ def status(run: RunDir) -> Status:
         "last_step": step,
         **(_grpo(run, events) if isinstance(config, Config) else tuning.facts(run)),
         "jobs": [asdict(job) for job in jobs],
-        "roles": _roles(config.roles, jobs, events),
+        "roles": roles.roles(run, config, jobs, events, now),
         "waits": _waits(events, jobs, now),
         "failures": _failures(run, events),
         "changes": run.about.get("changes", []),
@@ -75,9 +74,7 @@ def lines(found: Status) -> list[str]:
     """The status for people."""
     text = [f"{found['run']}: {found['state']}{_why(found)}, step {found['step']} of {found['steps']}"]
     text += _grpo_lines(found) if "queues" in found else tuning.lines(found)
-    for role, seen in found["roles"].items():
-        states = ", ".join(f"{num} {state}" for state, num in seen["states"].items()) or "no job"
-        text.append(f"{role}: {states}; last heard {seen['heard']}")
+    text += [roles.line(role, seen) for role, seen in found["roles"].items()]
     text += [
         f"waiting: {w['role']} {w['job']} for {w['for']}, {duration(w['seconds'])}" for w in found["waits"][:SHOWN]
     ]
@@ -149,16 +146,6 @@ def _groups(ledger: LedgerState) -> dict[str, Any]:
     return {"admitted": ledger.next_group, "in_flight": open_groups, "trained": trained, "dropped": dict(fates)}
 
 
-def _roles(roles: Sequence[str], jobs: list[JobState], events: list[dict[str, Any]]) -> dict[str, Any]:
-    found = {}
-    for role in roles:
-        last = next((e for e in reversed(events) if e.get("role") == role), None)
-        heard = f"{last['event']} {duration(max(0.0, time.time() - last['t']))} ago" if last else "never"
-        states = Counter(job.state for job in jobs if job.role == role)
-        found[role] = {"states": dict(states), "heard": heard}
-    return found
-
-
 def _waits(events: list[dict[str, Any]], jobs: list[JobState], now: float) -> list[dict[str, Any]]:
     """Who waits: jobs in SLURM's queue with its reason, tasks whose newest event is that they wait."""
     waits = [
@@ -202,6 +189,8 @@ def _next(found: Status, jobs: list[JobState], executor: str) -> str:
     missing = [role for role in found["roles"] if not any(may_live(j) for j in jobs if j.role == role)]
     if missing and state == "running":
         return f"no {' and no '.join(missing)} task is there: python submit.py resume {name}"
+    if state == "running" and (gone := roles.gone(found["roles"], name)):
+        return gone
     if state == "queued" and executor == "slurm":
         return "wait for SLURM, or look at the reason with squeue"
     if "queues" in found and found["queues"]["prompts"]["failed"] + found["queues"]["rollouts"]["failed"]:

@@ -6,7 +6,9 @@ import time
 
 import pytest
 
-from grhpc.cluster.submissions import Submission, record
+from grhpc.cluster.sbatch import LISTEN
+from grhpc.cluster.submissions import Submission, record, record_target
+from grhpc.report.roles import MOST_CRASHES
 from grhpc.report.status import lines, status
 
 FAKE_SACCT = """#!/bin/sh
@@ -127,3 +129,25 @@ def test_where_slurm_cannot_be_asked_it_says_so_and_a_finished_run_is_finished(s
     small.run.finish({"step": 3})
     found = status(small.run)
     assert (found["state"], found["roles"]["train"]["states"]) == ("finished", {})
+
+
+def test_crashes_restarts_and_what_is_gone_are_said_with_the_way_back(small, slurm):
+    for role, job, tasks in (("train", "70", 0), ("rollout", "71", 2), ("verify", "72", 0)):
+        record(small.run.jobs_dir, Submission("slurm", role, job, tasks))
+    (small.run.jobs_dir / "70.crashes").write_text("\n\n")
+    small.run.events("train", "70").emit("start", restart=3)
+    record_target(small.run.jobs_dir, "rollout", 2)
+    slurm(line("70", "RUNNING"), line("71_0", "RUNNING"), line("71_1", "CANCELLED by 0"), line("72", "RUNNING"))
+    found = status(small.run)
+    text = "\n".join(lines(found))
+    assert "train: 1 RUNNING (3 restarts; 2 crashes in a row, 10 end it); last heard" in text
+    assert f"-lt {MOST_CRASHES} ]" in "\n".join(LISTEN)
+    assert found["next"].startswith("1 of 2 rollout tasks are there (71_1 CANCELLED)")
+    assert found["next"].endswith("python submit.py resume tiny")
+
+
+@pytest.mark.parametrize(("reason", "state"), [("idle", "COMPLETED"), ("error", "ENDED")])
+def test_a_local_task_that_said_it_stops_has_completed(small, reason, state):
+    record(small.run.jobs_dir, Submission("local", "rollout", "4242", started=1))
+    small.run.events("rollout", "local-4242").emit("stop", reason=reason)
+    assert status(small.run)["roles"]["rollout"]["states"] == {state: 1}
