@@ -220,7 +220,7 @@ def test_a_drain_gives_the_shard_back_as_it_was(bench_of):
     lease = bench.run.queue("rollouts").claim("next")
     assert (lease.name, lease.attempt) == (SHARD, 1)
     assert bench.run.queue("verdicts").counts()["ready"] == 0
-    assert [e["event"] for e in read_events(bench.run.events_dir)] == ["ready", "drain", "stop"]
+    assert [e["event"] for e in read_events(bench.run.events_dir)] == ["ready", "cut", "drain", "stop"]
 
 
 def test_a_shard_that_was_taken_away_is_not_judged_on(bench_of, monkeypatch):
