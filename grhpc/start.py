@@ -6,6 +6,7 @@ made; a run directory whose launch failed is removed again, once the jobs that w
 
 import argparse
 import contextlib
+import json
 import shlex
 import shutil
 import subprocess
@@ -24,7 +25,7 @@ from grhpc.data.prepare import read_manifest, read_prepared
 from grhpc.errors import ClusterError, ConfigError, DataError, GrhpcError, StoreError
 from grhpc.records import TRAIN
 from grhpc.report.find import find_run
-from grhpc.report.watch import watch
+from grhpc.report.watch import show_result, watch
 from grhpc.store.atomic import write_bytes
 from grhpc.store.events import read_events
 from grhpc.store.rundir import RunDir
@@ -37,6 +38,7 @@ PREPARE: dict[type, tuple[str, Callable[[Any], dict[str, Any] | None]]] = {
     SftConfig: ("grhpc.train.sft_data", sft_data.read_prepared),
 }
 TAKE_BACK_S = 30.0
+MOST_TOLD = 3  # of the settings that differ
 
 
 def start(args: argparse.Namespace) -> int:
@@ -52,6 +54,7 @@ def sft(args: argparse.Namespace) -> int:
 def _begin(config: Config | SftConfig, args: argparse.Namespace) -> int:
     if is_run(config.run_dir):
         run = RunDir.open(config.run_dir)
+        _refuse_other_settings(run, config)
         return _by_hand(run) if args.no_launch and not run.finished() else _again(run, args.watch)
     preflight.check(config)
     if not args.no_launch:
@@ -166,11 +169,30 @@ def is_run(folder: Path) -> bool:
     return bool(names)
 
 
+def _refuse_other_settings(run: RunDir, config: Config | SftConfig) -> None:
+    """Raise ConfigError where the run was begun with other settings than these: they would not be its."""
+    name = run.root.name
+    another = f"begin another run: --set run.name={name}-2"
+    if not isinstance(config, type(run.settings())):
+        raise ConfigError(f"{run.root} is a run of {run.kind}", another)
+    changes = amend.deviations(run, config)
+    if not changes:
+        return
+    told = [f"{setting} ({json.dumps(old)} there, {json.dumps(new)} here)" for setting, (old, new) in changes.items()]
+    more = [f"and {len(told) - MOST_TOLD} more"] if len(told) > MOST_TOLD else []
+    if amend.may_change(run, changes):
+        changed = [f"{setting}={json.dumps(new)}" for setting, (_, new) in changes.items()]
+        sets = " ".join(f"--set {shlex.quote(words)}" for words in changed[:MOST_TOLD])
+        another += f"; or change this one's, once stopped: python submit.py resume {name} {sets}"
+    raise ConfigError(f"{run.root} is a run with other settings: {', '.join([*told[:MOST_TOLD], *more])}", another)
+
+
 def _again(run: RunDir, stay: bool) -> int:
     name = run.root.name
     if run.finished():
-        print(f"{run.root} is finished. To run again: --set run.name={name}-2, or remove {run.root}. Its result:")
-        return _look(run, True)
+        again = f"--set run.name={name}-2, or remove {run.root}"
+        print(f"{run.root} is finished. To run again: {again}. Its result:", flush=True)
+        return show_result(run)
     live = control.live_jobs(run)
     if any(job.role in ONE_JOB for job in live):
         print(f"{name} is already running in {run.root}", flush=True)

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from grhpc.cli import VERBS, build_parser, main, resolve
+from grhpc.cluster.amend import amend, amended
 from grhpc.cluster.job import start_ticks
 from grhpc.cluster.submissions import Submission, record
-from grhpc.config_file import load
+from grhpc.config_file import load, with_absolute_paths
 from grhpc.store.ledger import Ledger
 from grhpc.store.rundir import RunDir
 
@@ -249,9 +250,35 @@ def test_start_again_on_a_live_run_says_so(submit, tiny, tmp_path):
 
 def test_start_again_on_a_finished_run_shows_its_result(submit, tiny, tmp_path):
     words = tiny("start")
-    RunDir.create(tmp_path / "runs" / "tiny", load(words[1], words[3::2])).finish({"step": 25})
+    run = RunDir.create(tmp_path / "runs" / "tiny", load(words[1], words[3::2]))
+    run.events("train", "70").emit("step", step=1, reward_mean=0.5)
+    run.finish({"step": 25})
     done = submit(*words)
     assert done.returncode == 0 and "is finished" in done.stdout and "run.name=tiny-2" in done.stdout
+    assert "step    1 of 25" not in done.stdout  # the table, and not every event again
+
+
+def test_start_with_other_settings_than_the_runs_is_refused(submit, tiny, tmp_path):
+    words = tiny("start")
+    run = RunDir.create(tmp_path / "runs" / "tiny", with_absolute_paths(load(words[1], words[3::2])))
+    Ledger.open_next(run.ledger_dir, run_id=run.run_id)
+    asked = submit(*tiny("start", "cluster.train.time_min=99"))
+    assert_two_lines(asked, "cluster.train.time_min (30 there, 99 here)", "resume tiny --set cluster.train.time_min=99")
+    run.finish({"step": 25})
+    other = tiny("start", "train.lr=1e-3", "train.steps=9", "grpo.clip_high=0.3", "run.seed=4")
+    refused = submit(*other)
+    assert_two_lines(refused, "run.seed (0 there, 4 here), train.lr (0.0003 there, 0.001 here), and 1 more", "tiny-2")
+    assert "resume" not in refused.stderr
+    assert submit(*words).returncode == 0
+
+
+def test_start_as_before_a_resume_that_changed_settings_is_no_other_setting(submit, tiny, tmp_path):
+    words = tiny("start")
+    run = RunDir.create(tmp_path / "runs" / "tiny", load(words[1], words[3::2]))
+    for minutes in (60, 90):
+        amend(run, *amended(run, [f"cluster.train.time_min={minutes}"]))
+    run.finish({"step": 25})
+    assert submit(*words).returncode == 0
 
 
 @pytest.mark.parametrize("verb", ["status", "logs", "report", "audit", "stop", "resume"])

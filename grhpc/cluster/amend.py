@@ -12,7 +12,7 @@ with who made it and when.
 import getpass
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,31 @@ def amended(run: RunDir, overrides: Sequence[str]) -> tuple[Config | SftConfig, 
             f"stop them first: python submit.py stop {run.root.name}",
         )
     return new, changes
+
+
+def deviations(run: RunDir, config: Config | SftConfig) -> Changes:
+    """What differs in a configuration that names this run: setting -> [the run's, the configuration's].
+
+    Not what `resume --set` changed since, where the configuration says what it said before; not where the run stands.
+    """
+    changes = _differences(*(_flat(asdict(with_absolute_paths(c))) for c in (run.settings(), config)))
+    before: dict[str, Any] = {}
+    for entry in run.about.get("changes", []):
+        before = {setting: old for setting, (old, _) in entry["settings"].items()} | before
+    if isinstance(config, SftConfig) and not config.train.steps:  # the run's are counted from its data
+        before["train.steps"] = 0
+    return {
+        setting: change
+        for setting, change in changes.items()
+        if setting not in ("run.dir", "run.name") and not (setting in before and before[setting] == change[1])
+    }
+
+
+def may_change(run: RunDir, settings: Iterable[str]) -> bool:
+    """Whether `resume --set` takes them all, once no job of the run lives."""
+    allowed = MAY_CHANGE if begun(run) else ("",)
+    takes = all(setting.startswith(allowed) and not setting.startswith("run.") for setting in settings)
+    return takes and not run.finished()
 
 
 def begun(run: RunDir) -> bool:

@@ -45,13 +45,19 @@ def watch(run: RunDir) -> int:
         )
         return 130
     if ended == "finished":
-        console.print(as_text(make(run)) if run.kind == "grpo" else f"the model: {run.model_dir}", markup=False)
-        return 0
+        return show_result(run)
     if ended == "stopped":
         console.print(f"stopped at step {following.last_step}: {run.stop_reason()}", markup=False)
         return 0
     _explain_gone(console, following)
     return 1
+
+
+def show_result(run: RunDir) -> int:
+    """The table and picture of a finished run, or where its model is. Returns 0."""
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(as_text(make(run)) if run.kind == "grpo" else f"the model: {run.model_dir}", markup=False)
+    return 0
 
 
 def _on_terminal(console: Console, following: Following) -> str:
