@@ -6,6 +6,7 @@ within a second. Does not know: how a run is launched or trained. Invariant: rea
 
 import argparse
 import json
+import shlex
 import time
 from collections import Counter
 from dataclasses import asdict
@@ -53,7 +54,7 @@ def status(run: RunDir) -> Status:
         "run": run.root.name,
         "path": str(run.root),
         "run_id": run.run_id,
-        "state": _state(run, jobs),
+        "state": _state(run, jobs, begun=bool(events)),
         "stop_reason": run.stop_reason(),
         "step": step.get("step", 0),
         "steps": config.train.steps,
@@ -65,7 +66,7 @@ def status(run: RunDir) -> Status:
         "failures": _failures(run, events),
         "changes": run.about.get("changes", []),
     }
-    found["next"] = _next(found, jobs, config.cluster.executor)
+    found["next"] = _next(found, jobs, run, config.cluster.executor)
     plain: Status = json.loads(to_json(found))
     return plain
 
@@ -96,7 +97,7 @@ def _grpo(run: RunDir, events: list[dict[str, Any]]) -> Status:
 def _grpo_lines(found: Status) -> list[str]:
     step, groups = found["last_step"], found["groups"]
     text = [
-        f"weights: version {found['version']}",
+        "no weights yet" if found["version"] is None else f"weights: version {found['version']}",
         f"groups: {groups['admitted']} admitted, {groups['in_flight']} in flight, {groups['trained']} trained, "
         + (", ".join(f"{num} dropped ({reason})" for reason, num in groups["dropped"].items()) or "none dropped"),
     ]
@@ -119,12 +120,14 @@ def _why(found: Status) -> str:
     return f" ({one_line(found['stop_reason'], 60)})" if asked else ""
 
 
-def _state(run: RunDir, jobs: list[JobState]) -> str:
+def _state(run: RunDir, jobs: list[JobState], begun: bool) -> str:
     if run.finished():
         return "finished"
     live = any(may_live(job) for job in jobs)
     if run.stop_reason():
         return "stopping" if live else "stopped"
+    if not jobs and not begun and _scripts(run):
+        return "not submitted yet"
     if not live:
         return "broken off"
     if all(job.kind == states.UNKNOWN for job in jobs if may_live(job)):
@@ -177,11 +180,20 @@ def _failures(run: RunDir, events: list[dict[str, Any]]) -> list[dict[str, Any]]
     return failures
 
 
-def _next(found: Status, jobs: list[JobState], executor: str) -> str:
+def _scripts(run: RunDir) -> list[str]:
+    """The batch scripts that `start --no-launch` wrote, the trainer's last."""
+    names = [name for name in list_names(run.jobs_dir) if name.endswith(".sbatch")]
+    return [str(run.jobs_dir / name) for name in sorted(names, key=lambda name: (name == "train.sbatch", name))]
+
+
+def _next(found: Status, jobs: list[JobState], run: RunDir, executor: str) -> str:
     """The one thing a person would do now."""
     name, state = found["run"], found["state"]
     if state == "finished":
         return f"python submit.py report {name}" if "queues" in found else f"use {found['model']}"
+    if state == "not submitted yet":
+        submit = "; ".join(f"sbatch {shlex.quote(script)}" for script in _scripts(run))
+        return f"{submit} (what was submitted so, and waits, shows in squeue)"
     if state in ("broken off", "stopped"):
         return f"python submit.py logs {name}, then python submit.py resume {name}"
     if state == "unknown":

@@ -10,6 +10,7 @@ from grhpc.cluster.sbatch import LISTEN
 from grhpc.cluster.submissions import Submission, record, record_target
 from grhpc.report.roles import MOST_CRASHES
 from grhpc.report.status import lines, status
+from tests.cluster.conftest import new_run
 
 FAKE_SACCT = """#!/bin/sh
 echo x >> {calls}
@@ -151,3 +152,14 @@ def test_a_local_task_that_said_it_stops_has_completed(small, reason, state):
     record(small.run.jobs_dir, Submission("local", "rollout", "4242", started=1))
     small.run.events("rollout", "local-4242").emit("stop", reason=reason)
     assert status(small.run)["roles"]["rollout"]["states"] == {state: 1}
+
+
+def test_what_was_not_submitted_yet_is_not_broken_off(tmp_path):
+    run = new_run(tmp_path, "slurm")
+    run.jobs_dir.mkdir(exist_ok=True)
+    for role in ("train", "rollout", "verify"):
+        (run.jobs_dir / f"{role}.sbatch").touch()
+    found = status(run)
+    assert found["state"] == "not submitted yet" and "no weights yet" in lines(found)
+    jobs = run.jobs_dir
+    assert found["next"].startswith(f"sbatch {jobs}/rollout.sbatch; sbatch {jobs}/verify.sbatch; sbatch {jobs}/train.")
