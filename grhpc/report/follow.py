@@ -38,6 +38,8 @@ class Following:
         self.total_steps, self.roles = config.train.steps, config.roles
         self._oracle = ORACLES.get(config.evaluate.oracle) if isinstance(config, Config) else None
         self._jobs_every_s = JOBS_EVERY_S[config.cluster.executor]
+        self.loading_s: dict[tuple[str, str], float] = {}  # (role, job) -> from its newest start to its being ready
+        self._started: dict[tuple[str, str], float] = {}
         self._offsets: dict[Path, int] = {}
         self._spent: list[Event] = []
         self._jobs_seen_s = 0.0
@@ -82,7 +84,8 @@ class Following:
         (_, job), event = max(heard.items(), key=lambda item: float(item[1]["t"]))
         if not any(key in self.ready for key in heard):
             return "loading its model"
-        return f"{_describe(event)} ({job})" if role == "train" or len(heard) == 1 else f"{len(heard)} tasks"
+        num_live = sum(map(may_live, jobs)) or len(heard)
+        return f"{_describe(event)} ({job})" if role == "train" or num_live == 1 else f"{num_live} tasks"
 
     def _take_in(self, event: Event) -> None:
         key = (str(event.get("role", "")), str(event.get("job", "")))
@@ -90,6 +93,7 @@ class Following:
         kind = event["event"]
         if kind == "start":
             self.ready.discard(key)
+            self._started[key] = float(event["t"])
         elif kind == "step":
             self.steps[event["step"]] = event
             self.ready.add(key)
@@ -97,6 +101,8 @@ class Following:
             self.heldout[event["version"]] = judged(read_heldout(self.run, event["version"]), self._oracle)
         elif kind == "error":
             self.errors.append(event)
+        if kind == "ready" and key in self._started:
+            self.loading_s[key] = float(event["t"]) - self._started[key]
         if kind in ("ready", "shard"):
             self.ready.add(key)
         if kind in ("step", "shard"):
@@ -127,7 +133,8 @@ def _describe(event: Event) -> str:
         case "waiting":
             return f"waits for {event.get('for', '?')}"
         case "shard":
-            return f"shard {event.get('shard', '')} done, weights {event.get('weight_version', '–')}"
+            weights = f", weights {event['weight_version']}" if event.get("weight_version") is not None else ""
+            return f"shard {event.get('shard', '')} done{weights}"
         case "step":
             return f"step {event['step']} done"
         case kind:

@@ -27,6 +27,7 @@ from grhpc.store.rundir import RunDir
 POLL_S = 0.5
 STILL_HERE_S = 60.0  # without a terminal: how long without a word before one line says what is waited for
 ROWS_SHOWN = 10
+STEP_PARTS = ("wait_s", "train_s", "publish_s", "checkpoint_s")
 
 
 def watch(run: RunDir) -> int:
@@ -102,10 +103,13 @@ def _line(event: Event, following: Following) -> str:
     """An event as one line, or nothing where it is not worth one."""
     who = f"{event.get('role', '')} {event.get('job', '')}".strip()
     match event["event"]:
+        case "resume" if not event.get("step") and event.get("generation") == 1:
+            return f"{who}: begins"
         case "start" | "drain" | "stop" | "resume" | "finish":
             return f"{who}: {event['event']} {one_line(str(event.get('reason', '')))}".rstrip()
         case "ready":
-            return f"{who}: ready after {duration(time.time() - following.began_s)}"
+            took_s = following.loading_s.get((str(event.get("role", "")), str(event.get("job", ""))))
+            return f"{who}: ready" + ("" if took_s is None else f" after {duration(took_s)}")
         case "error":
             return f"{who}: error: {one_line(str(event.get('problem', '')), 300)}"
         case "step" if following.run.kind == "sft":
@@ -151,11 +155,12 @@ def _display(following: Following) -> RenderableType:
 
 
 def _remaining(following: Following) -> str:
-    """An estimate from the newest steps' pace."""
-    times = [float(event["t"]) for _, event in sorted(following.steps.items())][-6:]
-    if len(times) < 2:
+    """An estimate from what the newest steps took, without the pauses between a stop and a resume."""
+    newest = [event for _, event in sorted(following.steps.items())][-6:]
+    if len(newest) < 2:
         return ""
-    pace = (times[-1] - times[0]) / (len(times) - 1)
+    spent = sum(float(event.get(part) or 0.0) for event in newest for part in STEP_PARTS)
+    pace = spent / len(newest)
     return f", about {duration(pace * (following.total_steps - following.last_step))} to go"
 
 

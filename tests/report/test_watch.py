@@ -182,3 +182,19 @@ def test_logs_are_shown_and_followed_to_the_runs_end(small, when_said):
     said = when_said(("first", go_on), ("second", lambda: small.run.finish({"step": 2})))
     assert logs.command(Namespace(run=str(small.run.root), role="verify", lines=5, follow=True)) == 0
     assert f"== {log}\nfirst\n" in said() and "verify 7_0_log | second" in said()
+
+
+def test_an_earlier_runs_events_are_told_by_their_own_times_and_without_its_pauses(small, sleepers, capsys):
+    with (small.run.events_dir / "rollout-local-9.jsonl").open("w") as file:
+        for t, event in ((1000, "start"), (1042, "ready"), (1050, "stop")):
+            file.write(f'{{"t": {t}, "event": "{event}", "role": "rollout", "job": "local-9"}}\n')
+    with (small.run.events_dir / "train-local-8.jsonl").open("w") as file:
+        step = '"event": "step", "role": "train", "job": "local-8", "wait_s": 2, "train_s": 8'
+        file.write(f'{{"t": 1000, "step": 1, {step}}}\n{{"t": 90000, "step": 2, {step}}}\n')
+        file.write('{"t": 900, "event": "resume", "role": "train", "job": "local-8", "step": 0, "generation": 1}\n')
+    (small.run.events_dir / "train-local-0.jsonl").unlink()
+    following = Following(small.run)
+    said = [watching._line(event, following) for event in following.poll()]
+    assert "rollout local-9: ready after 42 s" in said and "train local-8: begins" in said
+    assert watching._remaining(following) == ", about 10 s to go"  # one step is left
+    assert following.doing("rollout") != "2 tasks"  # one of the two ended
