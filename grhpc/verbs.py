@@ -29,8 +29,13 @@ def scale(args: argparse.Namespace) -> int:
 
 
 def stop(args: argparse.Namespace) -> int:
-    print("\n".join(control.stop(find_run(args.run), now=args.now)))
-    print(f"look: python submit.py status {args.run}; go on: python submit.py resume {args.run}")
+    run = find_run(args.run)
+    print("\n".join(control.stop(run, now=args.now)))
+    if run.finished():
+        result = f"python submit.py report {args.run}" if run.kind == "grpo" else str(run.model_dir)
+        print(f"its result: {result}; to run again: start it by another name, --set run.name={run.root.name}-2")
+    else:
+        print(f"look: python submit.py status {args.run}; go on: python submit.py resume {args.run}")
     return 0
 
 

@@ -10,7 +10,7 @@ import subprocess
 import time
 
 from grhpc.cluster import launch, processes, states
-from grhpc.cluster.sacct import JobState, tasks_of
+from grhpc.cluster.sacct import JobState, missing_conf, tasks_of
 from grhpc.cluster.sbatch import mark, role_config
 from grhpc.cluster.submissions import Submission, read_submissions, read_target, record_target
 from grhpc.config import AnyConfig
@@ -52,9 +52,12 @@ def stop(run: RunDir, now: bool = False, reason: str = "stopped by a person", wa
         return [f"{name} is finished; its tasks end by themselves"]
     if now:
         return _end(run, wait_s)
-    tasks = tasks_of(run)
+    tasks, sure = tasks_of(run), False
     with contextlib.suppress(ClusterError):
         tasks += _by_comment(run)
+        sure = all(job.kind != states.UNKNOWN for job in tasks)
+    if sure and not any(job.live for job in tasks):
+        return [f"nothing of {name} runs"]
     waiting = [job for job in tasks if job.kind == states.WAITING]
     launch.scancel(sorted({_base(job.job_id) for job in waiting if job.executor == "slurm"}), states=("PENDING",))
     holding = sum(job.live for job in tasks) - len(waiting)
@@ -75,8 +78,12 @@ def scale(run: RunDir, role: str, tasks: int) -> list[str]:
         )
     if tasks < 0:
         raise ClusterError(f"{tasks} tasks cannot be", "give 0 or more")
-    if run.finished() or run.stop_reason():
-        raise ClusterError(f"{run.path.name} is stopped or finished", f"python submit.py resume {run.path.name}")
+    if run.finished():
+        raise ClusterError(
+            f"{run.path.name} is finished", "see its report, or begin another: start CONFIG --set run.name=..."
+        )
+    if run.stop_reason():
+        raise ClusterError(f"{run.path.name} is stopped", f"python submit.py resume {run.path.name}")
     live = [job for job in live_jobs(run) if job.role == role]
     launch.require(run.config(), {role: tasks - len(live)}, run.root)
     record_target(run.jobs_dir, role, tasks)
@@ -132,7 +139,7 @@ def _end(run: RunDir, wait_s: float) -> list[str]:
     _cancel(run, [job for job in live if job.executor == "local"])
     there = still_there(run, wait_s)
     if not there:
-        return [f"ended {len(live)} tasks of {run.root.name}"]
+        return [f"ended {len(live)} tasks of {run.root.name}" if live else f"nothing of {run.root.name} runs"]
     few = ", ".join(f"{name} ({state})" for name, state in list(there.items())[:SHOWN])
     more = " ..." if len(there) > SHOWN else ""
     return [f"{run.root.name}: {len(live)} tasks were told to end; still there after {wait_s:.0f} s: {few}{more}"]
@@ -160,6 +167,8 @@ def _by_comment(run: RunDir) -> list[JobState]:
     """
     if run.settings().cluster.executor != "slurm":
         return []
+    if conf := missing_conf():
+        raise ClusterError(f"SLURM_CONF names {conf}, which is not there", "mend it, or unset SLURM_CONF")
     words = ["squeue", "-h", "-r", "--me", "-o", "%i|%T|%j|%k"]
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)

@@ -2,10 +2,12 @@
 
 import os
 import time
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
+from grhpc import verbs
 from grhpc.cluster import control, launch, refill
 from grhpc.cluster.job import start_ticks
 from grhpc.cluster.submissions import Submission, record
@@ -162,3 +164,21 @@ def test_a_local_run_of_another_machine_is_not_started_twice(tmp_path, submitted
     written.unlink()  # as the message says
     control.resume(run)
     assert submitted == [{"train": 1, "rollout": 1, "verify": 1}]
+
+
+@pytest.mark.parametrize("now", [False, True])
+def test_stop_says_where_nothing_runs(run, monkeypatch, now) -> None:
+    slurm(run, monkeypatch, sacct=NO_ACCOUNTING, squeue="")
+    assert control.stop(run, now=now) == ["nothing of stub runs"]
+    assert run.stop_reason()
+
+
+def test_a_finished_run_is_not_sent_to_resume(run, monkeypatch, capsys) -> None:
+    slurm(run, monkeypatch, sacct=NO_ACCOUNTING, squeue="")
+    run.finish({})
+    with pytest.raises(ClusterError, match="stub is finished") as caught:
+        control.scale(run, "rollout", 3)
+    assert "run.name" in caught.value.remedy
+    assert verbs.stop(Namespace(run=str(run.root), now=False)) == 0
+    said = capsys.readouterr().out
+    assert f"submit.py report {run.root}" in said and "resume" not in said
