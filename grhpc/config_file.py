@@ -7,6 +7,7 @@ Does not know: what the settings do. Invariant: what `load` returns has passed `
 """
 
 import dataclasses
+import re
 import typing
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from grhpc.ranges import RANGES, SFT_RANGES, outside
 from grhpc.strict import apply_override, build, read_yaml
 
 Kind = TypeVar("Kind", bound=Config | SftConfig)
+RUN_NAME = re.compile(r"\w[\w.-]*")
 Problem = tuple[str, str]  # what is wrong, what to do
 
 
@@ -81,6 +83,9 @@ def dump(config: Any) -> str:
 
 def check(config: Config | SftConfig) -> None:
     """Refuse numbers outside their range, and settings that contradict each other. Raises ConfigError."""
+    if not RUN_NAME.fullmatch(config.run.name):
+        rule = "a run's name is letters, digits, `_`, `-` and `.`, and begins with a letter, a digit or `_`"
+        raise ConfigError(f"run.name is {config.run.name!r}, and a run is a folder and a job of that name", rule)
     if isinstance(config, SftConfig):
         problems = outside(config, SFT_RANGES, unused=("cluster.rollout", "cluster.verify")) or _check_sft(config)
     else:

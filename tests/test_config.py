@@ -282,3 +282,15 @@ def test_every_default_passes_the_check(write):
     config = load(write(MINIMAL))
     check(config)
     assert build(type(config), dataclasses.asdict(config), "") == config
+
+
+@pytest.mark.parametrize("name", ["''", "..", "../up", "a/b", ".hidden", "-dash", "two words", '"line\\nbreak"'])
+def test_a_runs_name_stays_in_its_folder(write, name):
+    with pytest.raises(ConfigError, match=r"run\.name is ") as caught:
+        load(write(MINIMAL), [f"run.name={name}"])
+    assert "letters, digits" in caught.value.remedy
+
+
+def test_ordinary_names_of_runs_are_taken(write):
+    for name in ("tiny-2", "v1.5_b", "2026-01", "läufer"):
+        assert load(write(MINIMAL), [f"run.name='{name}'"]).run.name == name
