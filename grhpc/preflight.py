@@ -11,6 +11,7 @@ from typing import Any
 from grhpc.config import Config, SftConfig
 from grhpc.errors import ConfigError, DataError
 
+TINY = "tiny"  # the world and its oracle
 ARCHITECTURES = ("Qwen2ForCausalLM", "Qwen3ForCausalLM")  # what train/ can map to Megatron-Core
 
 
@@ -19,6 +20,11 @@ def check(config: Config | SftConfig) -> None:
     if isinstance(config, SftConfig):
         _check_trained(model_config(config.model.model, "model.model"), "model.model", config)
         return
+    if config.evaluate.oracle == TINY and (config.data.source or TINY) != TINY:
+        raise ConfigError(
+            f"evaluate.oracle tiny knows the answers of the tiny world alone, and data.source is {config.data.source}",
+            "--set evaluate.oracle= (or `oracle: ''` in the file): held-out answers are then judged, and no more",
+        )
     policy = model_config(config.policy.model, "policy.model")
     verifier = model_config(config.verifier.model, "verifier.model") if config.verify.asks_a_model else {}
     _check_policy(config, policy)

@@ -34,6 +34,7 @@ MAY_CHANGE = (
     "train.micro_batch_size",  # the same sums in another order
     "train.recompute",
     "train.heldout_every",
+    "evaluate.oracle",  # it measures, and never rewards
 )
 MAY_MOVE = ("policy.model", "verifier.model", "model.model", "data.prepared")
 END_BYTES = 2**20
