@@ -15,7 +15,7 @@ from grhpc.report.find import find_grpo_run, find_run
 
 
 def doctor(args: argparse.Namespace) -> int:
-    return cluster_doctor.main(load(args.config) if args.config else None)
+    return cluster_doctor.main(load(args.config), args.config) if args.config else cluster_doctor.main()
 
 
 def plan(args: argparse.Namespace) -> int:

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from grhpc.cluster.launch import max_array_size
+from grhpc.cluster.launch import max_array_size, unreachable
 from grhpc.cluster.plan import gpus
+from grhpc.cluster.sacct import missing_conf
 from grhpc.cluster.sbatch import directives, role_config
 from grhpc.config import Config
 
@@ -45,26 +46,29 @@ class Check:
     remedy: str = ""
 
 
-def main(config: Config | None = None) -> int:
-    """Print every check; 0, or 2 if one failed."""
+def main(config: Config | None = None, path: str = "CONFIG") -> int:
+    """Print every check; 0, or 2 if one failed. `path` is the configuration's file, for what there is to do."""
     failed = 0
-    for check in checks(config):
+    for check in checks(config, path):
         print(f"{check.level:4}  {check.what}" + (f"\n      do: {check.remedy}" if check.remedy else ""), flush=True)
         failed += check.level == FAIL
     return 2 if failed else 0
 
 
-def checks(config: Config | None = None) -> Iterator[Check]:
+def checks(config: Config | None = None, path: str = "CONFIG") -> Iterator[Check]:
     """Every check; with a configuration also whether this place can run it."""
     yield _python()
     yield from _packages()
     yield from _filesystem(config.run_dir.parent if config else Path.cwd())
     executor = config.cluster.executor if config else ""
-    if executor != "local":
-        yield from _slurm(required=executor == "slurm")
+    reachable = True
+    for check in _slurm(required=executor == "slurm") if executor != "local" else ():
+        reachable &= check.level != FAIL
+        yield check
     if config:
-        yield from _inputs(config)
-        yield from _asked(config)
+        yield from _inputs(config, path)
+    if config and reachable:
+        yield from _asked(config, path)
 
 
 def _python() -> Check:
@@ -156,9 +160,10 @@ def _slurm(required: bool) -> Iterator[Check]:
     if missing:
         yield Check(bad, f"no {', '.join(missing)} on PATH", "go to a login node, or set cluster.executor to local")
         return
-    code, text = _run("sinfo", "-h", "-o", "%R")
+    conf = missing_conf()
+    code, text = (1, f"SLURM_CONF names {conf}, which is not there") if conf else _run("sinfo", "-h", "-o", "%R")
     if code:
-        yield Check(bad, f"SLURM does not answer: {text}", "is its controller up? `scontrol ping`")
+        yield Check(bad, unreachable(text), "is SLURM_CONF set, and right? are you on a login node? `scontrol ping`")
         return
     yield Check(
         OK, f"SLURM answers; partitions {', '.join(sorted(set(text.split())))}; arrays of {max_array_size()} tasks"
@@ -170,25 +175,29 @@ def _slurm(required: bool) -> Iterator[Check]:
         yield Check(OK, "sacct answers")
 
 
-def _inputs(config: Config) -> Iterator[Check]:
+def _inputs(config: Config, path: str) -> Iterator[Check]:
     models = [("policy", config.policy.model)]
     models += [("verifier", config.verifier.model)] if config.verify.asks_a_model else []
     for name, model in models:
         if (Path(model) / "config.json").is_file():
             yield Check(OK, f"{name} {model}")
         elif re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", model) and not Path(model).parent.is_dir():
-            yield Check(OK, f"{name} {model} (from the Hub; jobs must reach it or its cache)")
+            yield Check(
+                WARN,
+                f"{name} {model}: not checked, no folder here",
+                f"jobs must reach the Hub or its cache; or download the model, and name its folder in {name}.model",
+            )
         else:
             yield Check(FAIL, f"{name}: no model in {model}", f"give a model's folder or Hub id in {name}.model")
     if (Path(config.data.prepared) / "manifest.json").is_file():
         yield Check(OK, f"data prepared in {config.data.prepared}")
     elif config.data.source:
-        yield Check(WARN, f"data not prepared yet, from {config.data.source}", "python submit.py prepare CONFIG")
+        yield Check(WARN, f"data not prepared yet, from {config.data.source}", f"python submit.py prepare {path}")
     else:
         yield Check(FAIL, f"no prepared data in {config.data.prepared}, and no data.source", "name a dataset there")
 
 
-def _asked(config: Config) -> Iterator[Check]:
+def _asked(config: Config, path: str) -> Iterator[Check]:
     """Each role's request, put to SLURM without submitting; GPUs on this machine for the local executor."""
     if config.cluster.executor == "local":
         wanted = sum(gpus(config, role) for role in config.roles)
@@ -204,7 +213,7 @@ def _asked(config: Config) -> Iterator[Check]:
         options = directives(f"{config.run.name}-{role}", "doctor", asked, 1 if role == "train" else asked.tasks)
         code, text = _run("sbatch", "--test-only", *options, "--wrap", "true")
         if code:
-            yield Check(FAIL, f"SLURM refuses the {role} job: {text}", f"mend cluster.{role} in the configuration")
+            yield Check(FAIL, f"SLURM refuses the {role} job: {text}", f"mend cluster.{role} in {path}")
         else:
             yield Check(OK, f"SLURM takes the {role} job")
 

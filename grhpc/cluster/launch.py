@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from grhpc.cluster import local, processes
 from grhpc.cluster.job import without_allocation
 from grhpc.cluster.role import run_role
+from grhpc.cluster.sacct import missing_conf
 from grhpc.cluster.sbatch import ONE_JOB, parameters, python_command, role_config
 from grhpc.cluster.submissions import Submission, record
 from grhpc.config import AnyConfig
@@ -27,6 +28,8 @@ from grhpc.errors import ClusterError
 from grhpc.store.rundir import RunDir
 
 T = TypeVar("T")
+ARE_YOU_THERE = "are you on a login node? is SLURM_CONF right? try `squeue`; `doctor` checks it"
+_SILENT = "Unable to contact|configuration source|Connection refused"  # what sbatch says where no SLURM answers
 DEFAULT_MAX_ARRAY = 1001  # SLURM's own default
 
 
@@ -48,6 +51,13 @@ def require(config: AnyConfig, tasks: Mapping[str, int] | None = None, root: Pat
                 f"no {program} on PATH: this machine cannot submit to SLURM",
                 "run it on a login node, or set cluster.executor to local (`make cluster-up` makes a SLURM here)",
             )
+    if conf := missing_conf():
+        raise ClusterError(unreachable(f"SLURM_CONF names {conf}, which is not there"), ARE_YOU_THERE)
+
+
+def unreachable(why: str) -> str:
+    """One sentence for every way in which SLURM may not answer."""
+    return f"SLURM is not reachable from this shell: {why}"
 
 
 def start(run: RunDir, config: AnyConfig, roles: Iterable[str] = ()) -> list[Submission]:
@@ -143,6 +153,8 @@ def _refusals_named(role: str, call: Callable[[], T]) -> T:
     except (RuntimeError, ValueError, OSError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         said = next((line for line in lines if "sbatch: error" in line), lines[0] if lines else type(error).__name__)
+        if re.search(_SILENT, str(error)):
+            raise ClusterError(unreachable(said), ARE_YOU_THERE) from error
         raise ClusterError(
             f"the {role} job was refused: {said}", f"mend cluster.{role} in the configuration; `doctor` checks it"
         ) from error

@@ -10,6 +10,7 @@ from grhpc.cluster import doctor
 from grhpc.config import ClusterConfig, RoleConfig
 from tests.cluster.conftest import new_run
 from tests.cluster.lab import Lab
+from tests.cluster.test_sacct import put_on_path
 
 
 def lines(config=None) -> dict[str, list[str]]:
@@ -108,3 +109,19 @@ def test_slurm_is_asked_whether_it_would_take_each_role(slurm_cluster: Lab, tmp_
     refused = [what for what in found[doctor.FAIL] if what.startswith("SLURM refuses")]
     assert len(refused) == 2 and "train" in refused[0] and "verify" in refused[1]
     assert slurm_cluster.run("squeue", "-h") == ""
+
+
+def test_a_slurm_that_is_not_reachable_is_one_failure_and_blames_no_section(tmp_path, monkeypatch, capsys) -> None:
+    calls = put_on_path(tmp_path, monkeypatch, **dict.fromkeys(("sbatch", "srun", "scancel", "scontrol", "squeue"), ""))
+    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "nowhere"))
+    config = local_config(tmp_path)
+    cluster = replace(config.cluster, executor="slurm")
+    config = replace(config, cluster=cluster, policy=replace(config.policy, model="org/model"))
+    config = replace(config, data=replace(config.data, prepared="none", source="tiny"))
+    assert doctor.main(config, "configs/mine.yaml") == 2
+    said = capsys.readouterr().out
+    assert [line for line in said.splitlines() if line.startswith("fail")] == [
+        f"fail  SLURM is not reachable from this shell: SLURM_CONF names {tmp_path}/nowhere, which is not there"
+    ]
+    assert "SLURM_CONF" in said and "cluster." not in said and not calls.exists()
+    assert "warn  policy org/model: not checked" in said and "submit.py prepare configs/mine.yaml" in said

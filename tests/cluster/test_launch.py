@@ -8,6 +8,7 @@ import pytest
 
 from grhpc.cluster import launch, role
 from grhpc.cluster.job import without_allocation
+from grhpc.errors import ClusterError
 from tests.cluster.conftest import new_run, stub
 
 OF_THE_ALLOCATION = {
@@ -18,7 +19,7 @@ OF_THE_ALLOCATION = {
     "SRUN_DEBUG": "3",
     "CUDA_VISIBLE_DEVICES": "5",
 }
-OUR_OWN = {"SLURM_CONF": "/site/slurm.conf", "SBATCH_ACCOUNT": "physics", "HF_HOME": "/big/hub"}
+OUR_OWN = {"SLURM_CONF": __file__, "SBATCH_ACCOUNT": "physics", "HF_HOME": "/big/hub"}
 
 
 @pytest.fixture
@@ -74,3 +75,17 @@ def test_the_trainers_refill_inherits_nothing_of_its_allocation(
     assert not OF_THE_ALLOCATION.keys() & env.keys() and env.items() >= OUR_OWN.items()
     assert "STUB" not in env and env["STUBBORN"] == "kept"  # what only the trainer's settings put there goes
     assert env.keys() <= without_allocation(os.environ).keys()
+
+
+def test_a_slurm_that_is_not_there_is_not_the_configurations_fault(
+    handed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = new_run(tmp_path, "slurm", train=stub("train"))
+    sbatch = tmp_path / "programs" / "sbatch"
+    sbatch.write_text("#!/bin/sh\necho sbatch: error: Unable to contact slurm controller >&2; exit 1\n")
+    with pytest.raises(ClusterError, match=r"SLURM is not reachable from this shell: .*Unable to contact") as caught:
+        launch.start(run, run.config(), ["train"])
+    assert "cluster.train" not in caught.value.remedy
+    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "nowhere"))
+    with pytest.raises(ClusterError, match=r"SLURM_CONF names .*nowhere, which is not there"):
+        launch.require(run.config())
