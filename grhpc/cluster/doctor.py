@@ -5,7 +5,6 @@ Does not know: how a run is made. Invariant: writes only a probe folder, which i
 
 import errno
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 
 from grhpc.cluster.launch import max_array_size, unreachable
-from grhpc.cluster.plan import gpus
+from grhpc.cluster.plan import HUB_ID, gpus
 from grhpc.cluster.sacct import missing_conf
 from grhpc.cluster.sbatch import directives, role_config
 from grhpc.config import Config
@@ -181,7 +180,7 @@ def _inputs(config: Config, path: str) -> Iterator[Check]:
     for name, model in models:
         if (Path(model) / "config.json").is_file():
             yield Check(OK, f"{name} {model}")
-        elif re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", model) and not Path(model).parent.is_dir():
+        elif HUB_ID.fullmatch(model) and not Path(model).parent.is_dir():
             yield Check(
                 WARN,
                 f"{name} {model}: not checked, no folder here",

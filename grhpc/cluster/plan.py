@@ -4,6 +4,7 @@ Does not know: SLURM; nothing is asked of it. Invariant: reads small files only,
 """
 
 import json
+import re
 from pathlib import Path
 
 from grhpc.cluster import footprint
@@ -11,24 +12,49 @@ from grhpc.cluster.footprint import Shape, human
 from grhpc.cluster.sbatch import ONE_JOB, directives, python_command, role_config, setup_lines
 from grhpc.config import AnyConfig, Config, EngineConfig, RoleConfig
 
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+
 
 def plan(config: Config) -> str:
     """The plan as text for people."""
     policy, verifier = read_shape(config.policy.model), read_shape(config.verifier.model)
     lines = [f"run {config.run.name} in {config.run_dir}, executor {config.cluster.executor}", ""]
-    lines += [*_jobs(config), *_layout(config), *_length(config), *_training(config, policy)]
-    lines += _engine("rollout", config.policy.model, config.policy.dtype, config.rollout.engine, policy)
-    if config.verify.asks_a_model:
-        lines += _engine("verify", config.verifier.model, config.verifier.dtype, config.verify.engine, verifier)
-    return "\n".join([*lines, *_disk(config, policy)])
+    lines += [*_jobs(config), *_layout(config), *_length(config)]
+    if policy is None:
+        lines += [_unknown("trainer and rollout memory, disk", config.policy.model, "policy.model")]
+    else:
+        lines += [*_training(config, policy), _engine("rollout", config.policy.dtype, config.rollout.engine, policy)]
+    if config.verify.asks_a_model and verifier is None:
+        lines += [_unknown("verify memory", config.verifier.model, "verifier.model")]
+    elif config.verify.asks_a_model and verifier is not None:
+        lines += [_engine("verify", config.verifier.dtype, config.verify.engine, verifier)]
+    return "\n".join([*lines, *(_disk(config, policy) if policy else [])])
+
+
+def model_file(model: str) -> Path | None:
+    """The config.json of a model's folder, or of a Hub id in the Hub's cache here; None where there is neither."""
+    path = Path(model) / "config.json"
+    if path.is_file():
+        return path
+    if not HUB_ID.fullmatch(model):
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(model, "config.json")
+    return Path(cached) if isinstance(cached, str) else None
 
 
 def read_shape(model: str) -> Shape | None:
-    """From the config.json in a model's folder; None for a model that is not a folder here."""
+    """From the model's config.json; None for a model that is not on this machine."""
+    path = model_file(model)
     try:
-        return Shape.of(json.loads((Path(model) / "config.json").read_text()))
+        return Shape.of(json.loads(path.read_text())) if path else None
     except (OSError, ValueError, KeyError):
         return None
+
+
+def _unknown(what: str, model: str, where: str) -> str:
+    return f"{what}: unknown: {model} is not on this machine; download it, or name its folder in {where}"
 
 
 def gpus(config: AnyConfig, role: str) -> int:
@@ -54,7 +80,10 @@ def _jobs(config: Config) -> list[str]:
         tasks = 1 if role == "train" else asked.tasks
         ranks = asked.nodes * asked.tasks_per_node
         what = f"one job of {ranks} ranks" if role == "train" else f"{tasks} tasks"
-        lines.append(f"{role}: {what} on {asked.nodes * tasks} nodes, {gpus(config, role)} GPUs")
+        on = f"on {asked.nodes} nodes" if role == "train" else f"each on {asked.nodes} nodes"
+        if asked.nodes == 1:  # whether tasks share a node is SLURM's choice
+            on = "on 1 node" if role == "train" else "each within one node"
+        lines.append(f"{role}: {what}, {on}, {gpus(config, role)} GPUs")
         if config.cluster.executor == "slurm":
             lines += [f"  #SBATCH {d}" for d in directives(f"{config.run.name}-{role}", "RUN_ID", asked, tasks)]
         lines += [f"  {line}" for line in setup_lines(asked)] + [f"  {python_command(asked)} ...", ""]
@@ -92,9 +121,7 @@ def _num_prompts(config: Config) -> int:
         return 0
 
 
-def _training(config: Config, shape: Shape | None) -> list[str]:
-    if shape is None:
-        return [f"trainer memory: unknown, {config.policy.model} is no folder here"]
+def _training(config: Config, shape: Shape) -> list[str]:
     train, world = config.train, config.cluster.train.nodes * config.cluster.train.tasks_per_node
     data = world // (train.tensor_parallel * train.pipeline_parallel)
     a_rank = footprint.trainer_bytes_a_rank(
@@ -106,20 +133,16 @@ def _training(config: Config, shape: Shape | None) -> list[str]:
     ]
 
 
-def _engine(role: str, model: str, dtype: str, engine: EngineConfig, shape: Shape | None) -> list[str]:
-    if shape is None:
-        return [f"{role} memory: unknown, {model} is no folder here"]
+def _engine(role: str, dtype: str, engine: EngineConfig, shape: Shape) -> str:
     weights = footprint.weights_bytes(shape, dtype) / engine.tensor_parallel
     a_token = shape.kv_bytes_a_token * footprint.BYTES[dtype] // 2
     text = f"{role} memory: {human(weights)} weights a GPU, {human(a_token)} of KV cache a token"
     if engine.kv_cache_mb:
         text += f", so {engine.kv_cache_mb * 2**20 // a_token} tokens in {engine.kv_cache_mb} MiB"
-    return [text]
+    return text
 
 
-def _disk(config: Config, shape: Shape | None) -> list[str]:
-    if shape is None:
-        return [f"disk: unknown, {config.policy.model} is no folder here"]
+def _disk(config: Config, shape: Shape) -> list[str]:
     versions, kept = config.store.keep_weights + 1, config.train.checkpoint_keep + 1  # one more while it is written
     weights = versions * footprint.weights_bytes(shape, config.policy.dtype)
     checkpoints = kept * footprint.checkpoint_bytes(shape, config.policy.dtype)

@@ -1,6 +1,7 @@
 """What `plan` counts, against models counted by hand."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,8 @@ def test_says_jobs_gpus_layout_length_memory_and_disk(tmp_path: Path) -> None:
     assert [gpus(config, role) for role in ("train", "rollout", "verify")] == [16, 12, 4]
     text = plan(config)
     for line in (
-        "train: one job of 16 ranks on 2 nodes, 16 GPUs",
+        "train: one job of 16 ranks, on 2 nodes, 16 GPUs",
+        "rollout: 12 tasks, each within one node, 12 GPUs",
         "  #SBATCH --partition=h100",
         "  #SBATCH --array=0-11%6",
         "GPUs in all: 32",
@@ -76,7 +78,7 @@ def test_says_jobs_gpus_layout_length_memory_and_disk(tmp_path: Path) -> None:
         "groups in all: 7680, 2.00 epochs of 3840 prompts",
         "trainer memory: 10.6 GiB a rank",
         "rollout memory: 14.2 GiB weights a GPU, 56.0 KiB of KV cache a token",
-        "verify memory: unknown, org/verifier is no folder here",
+        "verify memory: unknown: org/verifier is not on this machine; download it, or name its folder in verifier.m",
         "disk: 56.7 GiB for 4 weight versions",
     ):
         assert line in text, text
@@ -95,3 +97,18 @@ def test_says_jobs_gpus_layout_length_memory_and_disk(tmp_path: Path) -> None:
 )
 def test_gpus_are_counted_however_they_are_asked_for(asked: dict[str, Any], count: int) -> None:
     assert gpus_a_job(RoleConfig(**asked)) == count
+
+
+def test_a_model_of_the_hub_is_read_from_its_cache_and_else_missed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    config = make(tmp_path)
+    config = replace(config, policy=ModelConfig("org/policy"))
+    assert plan(config).count("org/policy is not on this machine") == 1
+    folder = tmp_path / "hub" / "models--org--policy"
+    (folder / "snapshots" / "abc").mkdir(parents=True)
+    (folder / "snapshots" / "abc" / "config.json").write_text(json.dumps(QWEN_7B))
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("abc")
+    assert "rollout memory: 14.2 GiB weights a GPU" in plan(config)
