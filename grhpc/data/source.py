@@ -75,8 +75,9 @@ def _read_file(path: Path) -> list[dict[str, Any]]:
         rows = list(readers[path.suffix](path))
     except (ValueError, csv.Error, pa.ArrowException) as error:  # JSON and encoding errors are ValueErrors
         raise DataError(f"{path} is not valid {path.suffix[1:]}: {error}", "mend or re-download the file") from None
-    if not all(isinstance(row, dict) for row in rows):
-        raise DataError(f"{path} does not hold one object a row", "give rows of named columns")
+    other = next((number for number, row in enumerate(rows, start=1) if not isinstance(row, dict)), None)
+    if other is not None:
+        raise DataError(f"{path}: row {other} is not one object", "give rows of named columns")
     return rows
 
 
@@ -86,10 +87,16 @@ def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            if line.strip():
-                yield json.loads(line)
+    with path.open("rb") as lines:  # a text file would decode ahead, and not know which line it could not
+        for number, line in enumerate(lines, start=1):
+            try:
+                text = line.decode().rstrip()
+                if text:
+                    yield json.loads(text)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"line {number}, column {error.colno}: {error.msg}") from None
+            except ValueError as error:
+                raise ValueError(f"line {number}: {error}") from None
 
 
 def _read_json(path: Path) -> list[dict[str, Any]]:

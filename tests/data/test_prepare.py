@@ -148,6 +148,21 @@ def test_bad_input_is_one_line_and_makes_nothing(tmp_path, config_for, monkeypat
     assert not (tmp_path / "prepared").exists()
 
 
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        (b'{"question": "x", "answer"', "line 13, column 27: Expecting ':' delimiter"),
+        (b'{"question": "\xff", "answer": "1"}', "line 13: 'utf-8' codec can't decode"),
+        (b"[1, 2]", "row 12 is not one object"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path, config_for, line, problem):
+    path = write(tmp_path / "d.jsonl", rows(11))
+    path.write_bytes(path.read_bytes() + b"\n" + line + b"\n" + json.dumps(rows(1)[0]).encode())
+    with pytest.raises(DataError, match=problem):
+        prepare(config_for(path))
+
+
 def test_a_tokenizer_without_a_chat_template_is_refused(tmp_path, config_for, policy_dir):
     bare = tmp_path / "bare"
     AutoTokenizer.from_pretrained(policy_dir).save_pretrained(bare)
