@@ -7,6 +7,8 @@ within a second. Does not know: how a run is launched or trained. Invariant: rea
 import argparse
 import json
 import shlex
+import sys
+import threading
 import time
 from collections import Counter
 from dataclasses import asdict
@@ -27,6 +29,7 @@ from grhpc.store.ledger import LedgerState, read_ledger
 from grhpc.store.rundir import RunDir
 
 TAIL_BYTES = 4096  # of each event file: the last handful of events
+NOTICE_S = 3.0  # a busy SLURM takes its time; a person should know what is waited for
 QUEUES = ("prompts", "rollouts", "verdicts")
 SHOWN = 8  # waits and failures listed for people; the JSON has all
 Status = dict[str, Any]
@@ -37,7 +40,13 @@ def command(args: argparse.Namespace) -> int:
     run = find_run(args.run)
     if args.watch:
         return watch(run)
-    found = status(run)
+    notice = threading.Timer(NOTICE_S, print, ["asking SLURM ..."], {"file": sys.stderr, "flush": True})
+    if run.settings().cluster.executor == "slurm":
+        notice.start()
+    try:
+        found = status(run)
+    finally:
+        notice.cancel()
     print(json.dumps(found, indent=1) if args.json else "\n".join(lines(found)))
     return 0
 

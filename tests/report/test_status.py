@@ -3,11 +3,14 @@
 import json
 import os
 import time
+from argparse import Namespace
 
 import pytest
 
+from grhpc.cluster import sacct
 from grhpc.cluster.sbatch import LISTEN
 from grhpc.cluster.submissions import Submission, record, record_target
+from grhpc.report import status as status_module
 from grhpc.report.roles import MOST_CRASHES
 from grhpc.report.status import lines, status
 from tests.cluster.conftest import new_run
@@ -163,3 +166,13 @@ def test_what_was_not_submitted_yet_is_not_broken_off(tmp_path):
     assert found["state"] == "not submitted yet" and "no weights yet" in lines(found)
     jobs = run.jobs_dir
     assert found["next"].startswith(f"sbatch {jobs}/rollout.sbatch; sbatch {jobs}/verify.sbatch; sbatch {jobs}/train.")
+
+
+def test_while_slurm_thinks_it_says_that_it_is_asked(tmp_path, slurm, monkeypatch, capsys):
+    run = new_run(tmp_path, "slurm")
+    record(run.jobs_dir, Submission("slurm", "train", "70"))
+    slurm(line("70", "RUNNING"))
+    monkeypatch.setattr(sacct, "_output", lambda words: time.sleep(0.5))
+    monkeypatch.setattr(status_module, "NOTICE_S", 0.01)
+    assert status_module.command(Namespace(run=str(run.root), watch=False, json=False)) == 0
+    assert capsys.readouterr().err == "asking SLURM ...\n"
