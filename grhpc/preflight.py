@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from grhpc.config import Config, SftConfig
+from grhpc.data import hub
 from grhpc.errors import ConfigError, DataError
 
 TINY = "tiny"  # the world and its oracle
@@ -52,17 +53,15 @@ def model_config(model: str, where: str) -> dict[str, Any]:
 
 
 def _from_hub(model: str, where: str) -> Path:
-    import httpx
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
 
     try:
+        hub.answers()
         return Path(hf_hub_download(model, "config.json"))
-    except (OSError, ValueError, HfHubHTTPError, httpx.HTTPError) as error:
-        reason = (str(error).strip().splitlines() or [""])[0]
+    except hub.errors() as error:
         raise DataError(
-            f"{where}: neither a folder nor a Hub model that can be had: {model} ({reason})",
-            "mend the name, or download the model first and name its folder",
+            f"{where}: neither a folder nor a Hub model that can be had: {model} ({hub.reason(error)})",
+            f"{hub.REMEDY}; or name a model's folder",
         ) from None
 
 

@@ -111,7 +111,7 @@ def test_every_verb_has_help_and_a_target(verb, capsys):
         ),
         (["verify.engine.tensor_parallel=3"], "verify.engine.tensor_parallel 3 does not divide", "use one of"),
         (["policy.model=/nowhere/model"], "policy.model: no such model folder", "name a folder that exists"),
-        (["policy.model=some/where"], "policy.model: neither a folder nor a Hub model", "download the model"),
+        (["policy.model=some/where"], "policy.model: neither a folder nor a Hub model", "download it"),
         (["policy.model=configs"], "policy.model: configs has no config.json", "Hugging Face model folder"),
         (
             ["rollout.max_response_tokens=99999", "rollout.engine.max_model_tokens=null"],

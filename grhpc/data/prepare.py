@@ -18,6 +18,7 @@ from typing import Any
 
 from grhpc.config import Config
 from grhpc.config_file import load
+from grhpc.data import hub
 from grhpc.data.columns import Fields, choose_columns, read_fields
 from grhpc.data.source import TINY, Source, has_split, read_source
 from grhpc.errors import DataError, GrhpcError
@@ -224,10 +225,11 @@ def load_tokenizer(model: str, where: str) -> Any:
     """The tokenizer of the model that the setting `where` names. Raises DataError."""
     from transformers import AutoTokenizer
 
+    asked = Path(model).is_dir() or hub.answers()
     try:
         tokenizer = AutoTokenizer.from_pretrained(model)
     except (OSError, ValueError) as error:
-        reason = (str(error).splitlines() or [""])[0]
+        reason = (str(error).splitlines() or [""])[0] if asked else hub.reason(error)
         raise DataError(
             f"no tokenizer in {where} {model!r}: {reason}", "give a folder or Hub id that has one"
         ) from None

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from grhpc.data import tiny
+from grhpc.data import hub, tiny
 from grhpc.errors import DataError
 
 TINY = "tiny"
@@ -52,6 +52,7 @@ def has_split(source: str, split: str) -> bool:
         return False
     import datasets
 
+    _ask_hub(source)
     try:
         return split in datasets.get_dataset_split_names(*_name_and_subset(source))
     except _library_errors() as error:
@@ -118,6 +119,7 @@ def _load_dataset(source: str, split: str) -> list[dict[str, Any]]:
     import datasets
 
     name, subset = _name_and_subset(source)
+    _ask_hub(source)
     try:
         loaded = datasets.load_dataset(name, subset, split=split)
     except _library_errors() as error:
@@ -134,17 +136,29 @@ def _name_and_subset(source: str) -> tuple[str, str | None]:
 
 
 def _library_errors() -> tuple[type[Exception], ...]:
-    """What `datasets` raises: its own errors, the Hub's and the network's share no base."""
-    import httpx
+    """What `datasets` raises: its own errors and the Hub's share no base."""
     from datasets.exceptions import DatasetsError
-    from huggingface_hub.errors import HfHubHTTPError
 
-    return (OSError, ValueError, RuntimeError, DatasetsError, HfHubHTTPError, httpx.HTTPError)
+    return (DatasetsError, *hub.errors())
 
 
 def _unreadable(source: str, error: Exception) -> DataError:
-    reason = str(error).strip().splitlines()
-    return DataError(
-        f"dataset {source!r} cannot be read: {type(error).__name__}: {reason[0] if reason else ''}",
-        f"give a Hub id, a folder, or a {'/'.join(s[1:] for s in SUFFIXES)} file; without network, a local one",
-    )
+    kinds = f"a folder, or a {'/'.join(s[1:] for s in SUFFIXES)} file"
+    if _is_path(source) or hub.answers():
+        why = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+        return DataError(
+            f"dataset {source!r} cannot be read: {why}", f"give a Hub id, {kinds}; without network, a local one"
+        )
+    return DataError(f"dataset {source!r} cannot be read: {hub.reason(error)}", f"{hub.REMEDY}; or name {kinds}")
+
+
+def _ask_hub(source: str) -> None:
+    """For a dataset that is not here: `datasets` has a switch of its own, which it set when it was imported."""
+    import datasets
+
+    if not _is_path(source) and not hub.answers():
+        datasets.config.HF_HUB_OFFLINE = datasets.config.HF_DATASETS_OFFLINE = True
+
+
+def _is_path(source: str) -> bool:
+    return source.startswith(("/", ".")) or Path(source).exists()

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 
@@ -161,6 +162,18 @@ def test_a_bad_line_is_named(tmp_path, config_for, line, problem):
     path.write_bytes(path.read_bytes() + b"\n" + line + b"\n" + json.dumps(rows(1)[0]).encode())
     with pytest.raises(DataError, match=problem):
         prepare(config_for(path))
+
+
+@pytest.mark.parametrize("override", ["data.source=org/name", "policy.model=org/name"])
+def test_a_hub_that_does_not_answer_is_asked_once_and_said_in_two_lines(tmp_path, config_for, override):
+    config_for(write(tmp_path / "d.jsonl", rows(20)))
+    env = {k: v for k, v in os.environ.items() if not k.endswith("_OFFLINE")}
+    env |= {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "hf"), "no_proxy": "127.0.0.1"}
+    words = [sys.executable, "-m", "grhpc.data.prepare", str(tmp_path / "c.yaml"), "--set", override]
+    done = subprocess.run(words, capture_output=True, text=True, env=env)
+    problem, remedy = done.stderr.splitlines()  # and no line for each retry
+    assert done.returncode == 2 and problem.startswith("error: ") and remedy.startswith("  do: ")
+    assert "'org/name'" in problem and "the Hub does not answer" in problem and "HF_HOME" in problem
 
 
 def test_a_tokenizer_without_a_chat_template_is_refused(tmp_path, config_for, policy_dir):
