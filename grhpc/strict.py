@@ -15,6 +15,14 @@ import yaml
 from grhpc.errors import ConfigError
 
 T = TypeVar("T")
+WORDS: dict[Any, tuple[str, str]] = {  # what a value may be, in words, and an example
+    int: ("a whole number", "8"),
+    float: ("a number", "0.5 or 5e-7"),
+    str: ("text", "words, or '8' in quotes"),
+    bool: ("true or false", "true"),
+    list: ("a list", "[first, second]"),
+    dict: ("a mapping", "{key: value}"),
+}
 
 
 def build(cls: type[T], tree: Any, where: str) -> T:
@@ -84,13 +92,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             pass
     wanted = origin or hint
     if (isinstance(value, bool) and wanted is not bool) or not isinstance(value, wanted):
-        raise ConfigError(f"{where} must be {_type_name(hint)}, not {value!r}", f"write a {_type_name(hint)}")
+        name, example = WORDS.get(wanted, (str(hint), ""))
+        raise ConfigError(f"{where} must be {name}, not {value!r}", f"write {name}, e.g. {example}")
     return value
-
-
-def _type_name(hint: Any) -> str:
-    names = {int: "whole number", float: "number", str: "text", bool: "true or false", list: "list", dict: "mapping"}
-    return names.get(typing.get_origin(hint) or hint, str(hint))
 
 
 def _nearest(key: str, known: typing.Iterable[str], where: str) -> str:
