@@ -176,7 +176,7 @@ class Parser(argparse.ArgumentParser):
     """argparse with errors in the project's form, and the nearest verb for a misspelt one."""
 
     def error(self, message: str) -> Any:
-        _print_error(message, f"see: {self.prog} --help")
+        _print_error(message, f"python {self.prog} --help")
         sys.exit(2)
 
 
@@ -188,7 +188,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         _check_verb(argv[0])
-        args = build_parser().parse_args(argv)
+        args, unknown = build_parser().parse_known_args(argv)
+        if unknown:
+            help_ = f"python submit.py {args.verb.name} --help"
+            raise GrhpcError(f"{args.verb.name} does not know: {' '.join(unknown)}", help_)
         return resolve(args.verb.target)(args)
     except GrhpcError as error:
         _print_error(error.problem, error.remedy)

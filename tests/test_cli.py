@@ -84,7 +84,10 @@ def test_a_misspelt_verb_names_the_nearest(submit, word, remedy):
 
 
 def test_wrong_arguments_are_two_lines(submit):
-    assert_two_lines(submit("status"), "required: RUN", "see: submit.py status --help")
+    assert_two_lines(submit("status"), "required: RUN", "do: python submit.py status --help")
+    assert_two_lines(submit("sft"), "required: CONFIG", "do: python submit.py sft --help")
+    assert_two_lines(submit("scale", "tiny", "rollout", "x"), "invalid int value", "do: python submit.py scale --help")
+    assert_two_lines(submit("status", "tiny", "--wach"), "status does not know: --wach", "submit.py status --help")
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda v: v.name)
