@@ -5,16 +5,21 @@ Does not know: what the logs mean. Invariant: a log's bytes never reach the term
 
 import argparse
 import time
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from grhpc.errors import GrhpcError
 from grhpc.report.find import find_run
-from grhpc.report.text import printable
+from grhpc.report.text import one_line, printable
+from grhpc.store.events import read_events
 from grhpc.store.rundir import RunDir
 
 MOST_FILES = 8  # of one role: the newest
 TAIL_BYTES = 64 * 1024
 FOLLOW_S = 0.5
+EVENTS_SHOWN = 8
+LAUNCHER = "submitit "  # how its lines begin
 
 
 def command(args: argparse.Namespace) -> int:
@@ -24,15 +29,32 @@ def command(args: argparse.Namespace) -> int:
     if args.role and args.role not in known:
         raise GrhpcError(f"no role {args.role!r}", f"roles: {', '.join(known)}")
     roles = (args.role,) if args.role else known
-    files = [path for role in roles for path in log_files(run, role)]
-    for path in files:
-        print(f"== {path}")
-        print("\n".join(tail(path, args.lines)))
-    if not files:
-        print(f"no log in {run.root} yet")
+    seen = {path: path.stat().st_size for role in roles for path in log_files(run, role)}
+    shown = [line for role in roles for line in _ends(run, role, args.lines)]
+    print("\n".join(shown or [f"no log in {run.root} yet"]), flush=True)
     if args.follow:
-        _follow(run, roles, {path: path.stat().st_size for path in files})
+        _follow(run, roles, seen)
     return 0
+
+
+def _ends(run: RunDir, role: str, num_lines: int) -> list[str]:
+    """The ends of the role's logs; where only the launcher wrote there, the role's last events too."""
+    ends = [(path, lines) for path in log_files(run, role) if (lines := tail(path, num_lines))]
+    shown = [line for path, lines in ends for line in (f"== {path}", *lines)]
+    if all(line.startswith(LAUNCHER) for _, lines in ends for line in lines):
+        events = read_events(run.events_dir, role, TAIL_BYTES)[-min(num_lines, EVENTS_SHOWN) :]
+        shown += [f"== the last events of {role}", *map(_as_line, events)] if events else []
+    return shown
+
+
+def _as_line(event: dict[str, Any]) -> str:
+    fields = [
+        f"{name} {f'{value:.4g}' if isinstance(value, float) else value}"
+        for name, value in event.items()
+        if name not in ("t", "event", "role", "run_id")
+    ]
+    when = datetime.fromtimestamp(event["t"]).strftime("%H:%M:%S")
+    return one_line(f"{when} {event['event']}: {', '.join(fields)}", 300)
 
 
 def log_files(run: RunDir, role: str) -> list[Path]:

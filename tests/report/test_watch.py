@@ -198,3 +198,17 @@ def test_an_earlier_runs_events_are_told_by_their_own_times_and_without_its_paus
     assert "rollout local-9: ready after 42 s" in said and "train local-8: begins" in said
     assert watching._remaining(following) == ", about 10 s to go"  # one step is left
     assert following.doing("rollout") != "2 tasks"  # one of the two ended
+
+
+def test_where_only_the_launcher_wrote_the_events_are_shown(small, capsys):
+    for role in ("train", "verify"):
+        (small.run.logs_dir / role).mkdir()
+        (small.run.logs_dir / role / "launch.log").touch()
+    (small.run.logs_dir / "train" / "7_0_log.out").write_text("submitit INFO - Exiting after successful completion\n")
+    (small.run.logs_dir / "verify" / "8_0_log.out").write_text("a warning\nsubmitit INFO - Exiting\n")
+    small.run.events("train", "7").emit("drain", reason="enough \x1b[2J", wait_s=1.23456)
+    small.run.events("verify", "8").emit("drain", reason="unseen")
+    assert logs.command(Namespace(run=str(small.run.root), role="", lines=5, follow=False)) == 0
+    said = capsys.readouterr().out
+    assert "launch.log" not in said and "a warning\n" in said and "unseen" not in said
+    assert "== the last events of train\n" in said and "reason enough \\x1b[2J, wait_s 1.235\n" in said
