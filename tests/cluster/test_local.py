@@ -68,7 +68,8 @@ def _is_zombie(pid: int) -> bool:
 
 def test_jobs_survive_the_terminal_that_started_them(make_run: MakeRun) -> None:
     run = make_run("local", rollout=stub("rollout"))
-    code = "import sys; from pathlib import Path; from grhpc.store.rundir import RunDir\n"
+    code = "import signal, sys; from pathlib import Path; from grhpc.store.rundir import RunDir\n"
+    code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ours may be started with SIGINT ignored
     code += "from grhpc.cluster import launch; run = RunDir.open(Path(sys.argv[1]))\n"
     code += "launch.start(run, run.config(), ['rollout']); input()"
     starter = subprocess.Popen([sys.executable, "-c", code, run.path], stdin=subprocess.PIPE, start_new_session=True)
