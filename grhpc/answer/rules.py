@@ -18,6 +18,8 @@ import select
 import subprocess
 import sys
 import unicodedata
+from collections import Counter
+from fractions import Fraction
 from typing import Any
 
 from grhpc.errors import EngineError
@@ -41,6 +43,13 @@ _OPERATIONS = {"frac", "sqrt", "cdot", "times", "div"}
 _SIGNS = "+-*/^%=<>!?|&"
 _NUMBER = re.compile(r"-?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+|\d+/\d+|\\[dt]?frac\{-?\d+\}\{\d+\})")
 _LIST = re.compile(r",(?!\d{3}(?!\d))|[(\[{][^()\[\]{}]*,|;|\\\\")
+# Where math-verify compares what was not meant as one number ("1914-1918"), or rounds the difference away ("10^{-19}").
+_UNSURE = re.compile(
+    r"\d\s*(?:[-+*\u2013\u2212\u00d7]|\\(?:times|cdot))\s*\\?\d|\d/\d+/\d|10\s*\^|\^\s*\{?\s*[-\u2212]|\.\d{4}|\de-?\d"
+    r"|0\.\d*\)?\s*\^|(?:/|frac).*\d{4}|\d{4}.*/",
+    re.IGNORECASE,
+)
+_DIGITS = re.compile(r"\d+(?:\.\d+)?|\.\d+")
 _PLAIN_GROUP = re.compile(r"(?<![\\\w}^_])\{([^{}\\]*)\}")
 
 
@@ -64,18 +73,34 @@ def _normalised(text: str) -> str:
 
 
 def maths_can_tell(question: str, reference: str, answer: str) -> bool:
-    """Whether a yes of math-verify can be believed: only of two numbers, or of two expressions with the same letters,
-    words, units, signs and operations; no lists, and nothing that the question itself says.
+    """Whether a yes of math-verify can be believed: only of two equal numbers, or of two expressions with the same
+    letters, words, units, signs and operations; no lists, and nothing that the question itself says. Powers of ten,
+    small decimals, and sums of bare numbers (which may be ranges and dates) need the same numbers on both sides.
 
-    It reads words and units as nothing ("5 cm" is "5 m" to it, "5" is "5 or anything"), or as products of their letters
-    ("net" is "ten"), of "6 = 5" the right side only, and the unsolved question as its own answer ("2 + 2" is "4").
+    It compares to six decimals only, whatever the size: 1.6e-19 is 9.1e-31 to it. It reads words and units as nothing
+    ("5 cm" is "5 m" to it, "5" is "5 or anything"), or as products of their letters ("net" is "ten"), of "6 = 5" the
+    right side only, and the unsolved question as its own answer ("2 + 2" is "4").
     """
     said = ["".join(plain(text).split()) for text in (question, answer)]
     if said[1] in said[0] or any(_LIST.search(text) or not _closed(text) for text in (reference, answer)):
         return False
-    if _NUMBER.fullmatch(reference.strip("$ ")) and _NUMBER.fullmatch(answer.strip("$ ")):
-        return True
+    numbers = [_NUMBER.fullmatch(text.strip("$ ")) for text in (reference, answer)]
+    if numbers[0] and numbers[1]:
+        return _value(numbers[0][0]) == _value(numbers[1][0])
+    if any(_UNSURE.search(text) for text in (reference, answer)):
+        given, wanted = (Counter(_DIGITS.findall(text)) for text in (answer, reference))
+        if given != wanted:
+            return False
     return _marks(reference) == _marks(answer)
+
+
+def _value(number: str) -> Fraction | None:
+    """What `_NUMBER` matches, exactly; None for a division by zero."""
+    plain_fraction = re.sub(r"\\[dt]?frac\{(-?\d+)\}\{(\d+)\}", r"\1/\2", number).replace(",", "")
+    sign = -1 if plain_fraction.startswith("--") else 1
+    with contextlib.suppress(ZeroDivisionError):
+        return sign * Fraction(plain_fraction.removeprefix("--"))
+    return None
 
 
 def _marks(text: str) -> tuple[set[str], list[str]]:

@@ -3,7 +3,7 @@
 import pytest
 
 from grhpc.answer import rules
-from grhpc.answer.rules import MathVerify, exact
+from grhpc.answer.rules import MathVerify, exact, maths_can_tell
 
 
 @pytest.mark.parametrize(
@@ -106,3 +106,40 @@ def test_a_worker_that_does_not_start_is_an_engine_error(monkeypatch):
     monkeypatch.setattr(rules, "WORKER", ("-c", "import sys; sys.exit(1)"))
     with MathVerify() as checker, pytest.raises(rules.EngineError, match="did not start"):
         checker.equivalent("5", "5")
+
+
+ROUNDED_AWAY = [
+    (r"1.6 \times 10^{-19} \text{ C}", r"3.2 \times 10^{-19} \text{ C}"),
+    (r"1.6 \times 10^{-19}", r"9.1 \times 10^{-31}"),
+    ("0.0000004", "0.0000002"),
+    ("0.00001 m", "0.00002 m"),
+    ("1e-9 s", "2e-9 s"),
+    (r"\frac{1}{10^{20}}", r"\frac{1}{10^{18}}"),
+    (r"\frac{1}{1000000} m", r"\frac{2}{1000000} m"),
+    ("x + 10^{-20}", "x + 10^{-18}"),
+    ("1914-1918", "1935-1939"),
+    ("2016-05-17", "2017-05-18"),
+    ("1/25/2016", "1/26/2016"),
+    ("10-20 cm", "20-30 cm"),
+    (r"\frac{1}{2}", "0.51"),
+]
+SURE = [
+    (r"\frac{1}{2}", "0.5"),
+    (r"-\frac{1}{2}", "-0.5"),
+    ("1,000", "1000"),
+    (".5", "0.50"),
+    ("2x+1", "1+2x"),
+    (r"5 \text{ cm}", "5.0 cm"),
+    (r"3 \times 10^{8}", r"3\times10^8"),
+]
+
+
+@pytest.mark.parametrize(("reference", "answer"), ROUNDED_AWAY)
+def test_a_yes_is_not_believed_where_math_verify_rounds_or_computes_what_was_not_meant(reference, answer):
+    """It says yes to most of these: it compares to six decimals, and takes a range or a date for a sum."""
+    assert not maths_can_tell("q?", reference, answer) and not maths_can_tell("q?", answer, reference)
+
+
+@pytest.mark.parametrize(("reference", "answer"), SURE)
+def test_a_yes_is_believed_of_equal_numbers_and_of_expressions_alike(reference, answer):
+    assert maths_can_tell("q?", reference, answer)
