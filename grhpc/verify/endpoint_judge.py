@@ -18,6 +18,7 @@ from grhpc.errors import ConfigError, EngineError, Unavailable
 from grhpc.verify.judge import Reply
 
 RETRY_TEMPERATURE = 0.3  # a greedy model that rambled once rambles again
+MANY = 8  # questions of which a server that is set up rightly does not refuse every one
 _LOOK_S = 0.2  # between two looks at whether to stop
 _NO_KEY = "none"  # servers of one's own ask for none, and the client insists on one
 
@@ -52,7 +53,9 @@ class EndpointJudge:
             max_retries=self._endpoint.max_retries,
         )
         try:
-            client.with_options(max_retries=0).models.list()
+            if not hasattr(client.with_options(max_retries=0).models.list(), "data"):
+                client.close()
+                raise self._no_completion()
         except openai.NotFoundError:
             pass  # it answers, though it lists no models
         except openai.OpenAIError as error:
@@ -63,9 +66,10 @@ class EndpointJudge:
     def ask(self, prompts: Sequence[str], attempt: int, should_stop: Callable[[], bool]) -> list[Reply] | None:
         """As Judge.ask. Raises Unavailable when the server is gone, after all tries of a request."""
         self.start()
+        over = threading.Event()
         pool = ThreadPoolExecutor(self._endpoint.concurrency, thread_name_prefix="judge")
         try:
-            futures = [pool.submit(self._one, self._client, prompt, attempt) for prompt in prompts]
+            futures = [pool.submit(self._one, self._client, prompt, attempt, over) for prompt in prompts]
             waiting: set[Future[Reply]] = set(futures)
             while waiting:
                 if should_stop():
@@ -73,12 +77,19 @@ class EndpointJudge:
                 done, waiting = wait(waiting, _LOOK_S, FIRST_EXCEPTION)
                 for future in done:
                     future.result()
-            return [future.result() for future in futures]
+            replies = [future.result() for future in futures]
         except EngineError:
             self.close()
             raise
         finally:
+            over.set()
             pool.shutdown(wait=False, cancel_futures=True)  # what is on its way ends by its own time limit
+        if len(replies) >= MANY and all(reply.refused for reply in replies):
+            raise EngineError(
+                f"the judge refused all of {len(replies)} questions: {replies[0].problem}",
+                "mend verifier.endpoint: the model, or what it is asked with",
+            )
+        return replies
 
     def usage(self) -> dict[str, float]:
         """What was asked so far: requests, prompt_tokens, new_tokens, and their cost at the configured prices."""
@@ -92,21 +103,25 @@ class EndpointJudge:
         if client is not None:
             client.close()
 
-    def _one(self, client: Any, prompt: str, attempt: int) -> Reply:
+    def _one(self, client: Any, prompt: str, attempt: int, over: threading.Event) -> Reply:
         import openai
 
-        self._pace.wait()
+        self._pace.wait(over)
+        if over.is_set():
+            return Reply("", False, problem="it was not asked")
         try:
             answer = self._send(client, prompt, attempt)
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
             return Reply("", False, problem=f"the endpoint refused the question: {_words(error)}", refused=True)
         except openai.OpenAIError as error:
             raise self._failure(error) from None
+        if not hasattr(answer, "choices"):
+            raise self._no_completion()
         self._count(answer.usage)
         if not answer.choices:
             return Reply("", False, problem="the endpoint's answer is empty")
         choice = answer.choices[0]
-        text = (choice.message.content if self._endpoint.api == "chat" else choice.text) or ""
+        text = (getattr(choice.message, "content", "") if self._endpoint.api == "chat" else choice.text) or ""
         return Reply(text, choice.finish_reason == "stop", problem="" if text.strip() else "the judge said nothing")
 
     def _send(self, client: Any, prompt: str, attempt: int) -> Any:
@@ -120,6 +135,12 @@ class EndpointJudge:
             most = {self._endpoint.max_tokens_name: self._settings.max_new_tokens}
             return client.chat.completions.create(messages=[turn], **most, **common)
         return client.completions.create(prompt=prompt, max_tokens=self._settings.max_new_tokens, **common)
+
+    def _no_completion(self) -> Unavailable:
+        """A proxy's page, for instance: the client hands over as a text what is no JSON."""
+        return Unavailable(
+            f"what answers at {self._endpoint.url} is no judge: not JSON", "see what stands there; this task waits"
+        )
 
     def _failure(self, error: Any) -> EngineError | ConfigError:
         import openai
@@ -152,13 +173,14 @@ class _Pace:
         self._gap_s = 60.0 / per_min if per_min else 0.0
         self._lock, self._next_s = threading.Lock(), 0.0
 
-    def wait(self) -> None:
+    def wait(self, over: threading.Event) -> None:
+        """Until it is this call's turn, or `over` is set: a thread that sleeps on would keep the process alive."""
         if not self._gap_s:
             return
         with self._lock:
             turn_s = max(self._next_s, time.monotonic())
             self._next_s = turn_s + self._gap_s
-        time.sleep(max(0.0, turn_s - time.monotonic()))
+        over.wait(max(0.0, turn_s - time.monotonic()))
 
 
 def _key(endpoint: EndpointConfig) -> str:

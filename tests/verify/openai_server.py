@@ -6,9 +6,11 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+PAGE = b"<html>Please log in</html>"
+
 
 class Server:
-    """`answer(prompt)` is a text, a status with a message, or None for silence. Counts what it was asked."""
+    """`answer(prompt)` is a text, a status with a message, PAGE, or None for silence. Counts what it was asked."""
 
     def __init__(self, answer: Callable[[str], Any]) -> None:
         self.answer = answer
@@ -35,13 +37,13 @@ class Server:
         self.http.shutdown()
         self.http.server_close()
 
-    def respond(self, request: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
+    def respond(self, request: dict[str, Any]) -> Any:
         prompt = request["messages"][0]["content"] if "messages" in request else request["prompt"]
         with self.lock:
             self.prompts.append(prompt)
         told = self.answer(prompt)
-        if told is None:
-            return None
+        if told is None or told is PAGE:
+            return told
         if isinstance(told, tuple):
             return told[0], {"error": {"message": told[1]}}
         choice: dict[str, Any] = {"index": 0, "finish_reason": "stop"}
@@ -72,12 +74,17 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
             if told is None:
                 server.silence.wait(30)
                 return
+            if told is PAGE:
+                self._send_data(200, PAGE, "text/html")
+                return
             self._send(*told)
 
         def _send(self, status: int, body: dict[str, Any]) -> None:
-            data = json.dumps(body).encode()
+            self._send_data(status, json.dumps(body).encode(), "application/json")
+
+        def _send_data(self, status: int, data: bytes, kind: str) -> None:
             self.send_response(status)
-            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)

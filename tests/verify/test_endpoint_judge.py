@@ -10,14 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from openai_server import Server
+from openai_server import PAGE, Server
 from until_empty import UntilEmpty
 from verify_rows import make_run, rollout
 
 from grhpc.config import EndpointConfig, VerifierConfig
 from grhpc.config_file import check
 from grhpc.engine.tokenizer import load_tokenizer
-from grhpc.errors import ConfigError, Unavailable
+from grhpc.errors import ConfigError, EngineError, Unavailable
 from grhpc.lifetime import Lifetime
 from grhpc.records import NO, NO_VERDICT, YES
 from grhpc.store.events import read_events
@@ -99,6 +99,25 @@ def test_a_refused_question_is_that_questions_problem_alone(server):
     short, long = judge.ask(["short", "long"], 1, never)
     assert short.text == RIGHT and not short.problem
     assert long.refused and "400 too long" in long.problem and judge.running
+
+
+def test_a_server_that_refuses_every_question_is_an_error_and_no_verdict(server):
+    """A model that does not take a setting, for instance: else every group of the run would be dropped in silence."""
+    server.answer = lambda prompt: (400, "temperature is not supported")
+    with pytest.raises(EngineError, match=r"refused all of 8 questions.*temperature is not supported"):
+        EndpointJudge(settings(server), seed=0).ask([str(i) for i in range(8)], 1, never)
+
+
+def test_a_page_that_is_no_judge_is_away(server):
+    server.answer = lambda prompt: PAGE
+    with pytest.raises(Unavailable, match="no judge: not JSON"):
+        EndpointJudge(settings(server), seed=0).ask(["q"], 1, never)
+
+
+def test_a_stopped_task_does_not_wait_for_its_turns(server):
+    judge = EndpointJudge(settings(server, requests_per_min=1.0, concurrency=4), seed=0)  # a turn a minute
+    assert judge.ask(["a", "b", "c", "d"], 1, lambda: bool(server.prompts)) is None
+    wait_for(lambda: not any(thread.name.startswith("judge") for thread in threading.enumerate()))
 
 
 def test_no_more_requests_start_in_a_minute_than_allowed(server):
