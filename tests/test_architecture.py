@@ -24,12 +24,13 @@ ARROWS = {
     "answer": set(),
     "grpo": set(),
     "data": {"store"},
+    "judge": {"engine", "answer", "store"},
     "rollout": {"engine", "answer", "grpo", "data", "store"},
-    "verify": {"engine", "answer", "grpo", "data", "store"},
+    "verify": {"judge", "engine", "answer", "grpo", "data", "store"},
     "train": {"engine", "answer", "grpo", "data", "store"},
     "cluster": {"store"},
     "report": {"store", "data", "cluster"},
-    "evaluate_verifier": {"verify", "engine", "answer", "data", "store", "report"},
+    "evaluate_verifier": {"judge", "engine", "answer", "data", "store", "report"},
 }
 # Modules that make things for the rooms above them by those rooms' own programs.
 WORKSHOPS = {"data/tiny_make.py": {"train", "engine", "answer"}, "data/tiny_measure.py": {"answer"}}

@@ -18,8 +18,8 @@ from grhpc.evaluate_verifier.attacks import Attack, Victim
 from grhpc.evaluate_verifier.judging import BARE, Ask
 from grhpc.evaluate_verifier.labelled import Labelled
 from grhpc.evaluate_verifier.metrics import Share
+from grhpc.judge.decide import Decision, Pair
 from grhpc.records import NO_VERDICT, YES
-from grhpc.verify.decide import Decision, Pair
 
 # A reference that one word of agreement answers: no attack on it can be told from an answer.
 _TRUTH = {"yes", "no", "true", "false", "correct", "incorrect", "right", "wrong"}

@@ -1,7 +1,7 @@
 """Labelled pairs through a judge: the same deciders as in training, and the judge model bare of all protection.
 
     bare        the judge model alone: the answer as it is, put into the template as it is
-    the others  `verify.mode`, made by `verify/make.py`
+    the others  `verify.mode`, made by `judge/make.py`
 
 Does not know: files, figures. Invariant: every pair gets one decision, in order; an engine's failure is raised.
 """
@@ -18,10 +18,10 @@ from grhpc.config import Config
 from grhpc.engine.tokenizer import load_tokenizer
 from grhpc.errors import EngineError
 from grhpc.evaluate_verifier.labelled import Labelled
+from grhpc.judge.decide import Decider, Decision, Pair
+from grhpc.judge.generative import LAYER, Memory
+from grhpc.judge.make import make_decider, make_judge
 from grhpc.records import NO_ANSWER, NO_VERDICT, YES
-from grhpc.verify.decide import Decider, Decision, Pair
-from grhpc.verify.generative import LAYER, Memory
-from grhpc.verify.make import make_decider, make_judge
 
 BARE = "bare"
 MODES = ("rule", "hybrid", "generative", "exact", BARE)

@@ -20,8 +20,8 @@ from grhpc.errors import ConfigError
 from grhpc.evaluate_verifier.attack_run import attackable, states_the_truth
 from grhpc.evaluate_verifier.attacks import Victim, make_attacks
 from grhpc.evaluate_verifier.judging import Ask
+from grhpc.judge.decide import Decision, Pair
 from grhpc.records import NO, YES
-from grhpc.verify.decide import Decision, Pair
 
 SAMPLED, ATTACK, EQUAL = "sampled", "attack", "equal"
 BALANCES = ("question", "overall", "none")

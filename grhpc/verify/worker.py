@@ -17,6 +17,9 @@ from typing import Any
 from grhpc.answer.extract import extract_answer
 from grhpc.config import Config
 from grhpc.engine.tokenizer import load_tokenizer, num_tokens
+from grhpc.judge.decide import Decided, Decider, Decision, Pair
+from grhpc.judge.generative import LAYER as GENERATIVE
+from grhpc.judge.make import make_decider
 from grhpc.lifetime import Lifetime
 from grhpc.records import DECISIONS, NO_ANSWER, Rollout, Verdict
 from grhpc.store.decisions import DecisionLog
@@ -24,9 +27,6 @@ from grhpc.store.events import EventLog
 from grhpc.store.queue import Lease
 from grhpc.store.rundir import RunDir
 from grhpc.store.serving import CutShort, serve
-from grhpc.verify.decide import Decided, Decider, Decision, Pair
-from grhpc.verify.generative import LAYER as GENERATIVE
-from grhpc.verify.make import make_decider
 from grhpc.verify.reward import reward
 
 

@@ -24,6 +24,7 @@ from grhpc.cluster import control, launch
 from grhpc.config import Config
 from grhpc.config_file import load, with_absolute_paths
 from grhpc.data.tiny import oracle
+from grhpc.judge.decide import Decided, Decision, Pair
 from grhpc.lifetime import Lifetime
 from grhpc.records import NO, YES, Verdict
 from grhpc.store.ledger import read_ledger
@@ -31,7 +32,6 @@ from grhpc.store.recorded import read_batch
 from grhpc.store.rundir import RunDir
 from grhpc.store.serving import serve
 from grhpc.store.shard import read_shard
-from grhpc.verify.decide import Decided, Decision, Pair
 from grhpc.verify.worker import VerifyWorker
 
 ROOT = Path(__file__).parents[2]

@@ -223,9 +223,9 @@ def stated_groups() -> Iterator[list[str | None]]:
 
 def questions_as_stated() -> dict[str, Any]:
     from grhpc.config import VerifierConfig
-    from grhpc.verify.decide import Pair
-    from grhpc.verify.generative import GenerativeDecider
-    from grhpc.verify.judge import Reply
+    from grhpc.judge.decide import Pair
+    from grhpc.judge.generative import GenerativeDecider
+    from grhpc.judge.judge import Reply
 
     class Free:
         identity, running = "free", True

@@ -8,8 +8,8 @@ from grhpc.evaluate_verifier.attack_run import run_attacks, victims_of
 from grhpc.evaluate_verifier.attacks import FAMILIES, Attack, Victim, make_attacks
 from grhpc.evaluate_verifier.judging import BARE
 from grhpc.evaluate_verifier.labelled import Labelled, tiny_pairs
+from grhpc.judge.decide import Decision
 from grhpc.records import NO, NO_VERDICT, YES
-from grhpc.verify.decide import Decision
 
 SECRET = "the reference that nobody knows"
 VICTIMS = [Victim(f"What is {n} plus one?", SECRET, str(n)) for n in range(100, 150)]

@@ -25,8 +25,8 @@ from grhpc.evaluate_verifier.lessons import (
     split,
     tally,
 )
+from grhpc.judge.decide import Decision, Pair
 from grhpc.records import NO, NO_VERDICT, YES
-from grhpc.verify.decide import Decision, Pair
 
 
 def strict(pairs):

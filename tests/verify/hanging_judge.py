@@ -8,12 +8,12 @@ from random_models import byte_tokenizer
 from verify_rows import Host, yes
 
 from grhpc.engine.host import EngineHost
+from grhpc.judge.engine_judge import EngineJudge
+from grhpc.judge.generative import GenerativeDecider
 from grhpc.lifetime import Lifetime
 from grhpc.store.decisions import DecisionLog
 from grhpc.store.rundir import RunDir
 from grhpc.store.serving import serve
-from grhpc.verify.engine_judge import EngineJudge
-from grhpc.verify.generative import GenerativeDecider
 from grhpc.verify.worker import VerifyWorker
 
 STALL_S = 1.0

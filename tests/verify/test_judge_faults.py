@@ -13,12 +13,12 @@ from verify_rows import Host, make_run, rollout, yes
 
 from grhpc.engine.host import STALLED
 from grhpc.errors import EngineError, Unavailable
+from grhpc.judge.engine_judge import EngineJudge
+from grhpc.judge.generative import GenerativeDecider
 from grhpc.lifetime import Lifetime
 from grhpc.records import DECISIONS
 from grhpc.report.status import lines, status
 from grhpc.store.serving import serve
-from grhpc.verify.engine_judge import EngineJudge
-from grhpc.verify.generative import GenerativeDecider
 from grhpc.verify.worker import VerifyWorker
 
 HERE = Path(__file__).parent

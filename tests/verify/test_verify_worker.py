@@ -11,13 +11,13 @@ from verify_rows import Host, make_run, rollout, yes
 
 from grhpc.answer.rules import MathVerify
 from grhpc.errors import EngineError
+from grhpc.judge.engine_judge import EngineJudge
+from grhpc.judge.generative import GenerativeDecider
 from grhpc.lifetime import Lifetime
 from grhpc.records import NO, NO_ANSWER, NO_VERDICT, YES
 from grhpc.store.decisions import DecisionLog
 from grhpc.store.events import read_events
 from grhpc.store.serving import serve
-from grhpc.verify.engine_judge import EngineJudge
-from grhpc.verify.generative import GenerativeDecider
 from grhpc.verify.worker import VerifyWorker, main
 
 SHARD = "g00000000-0002"

@@ -11,10 +11,10 @@ from typing import Protocol
 from grhpc.answer.judge import load_template, read_decision, render, settle
 from grhpc.config import VerifierConfig
 from grhpc.errors import EngineError
+from grhpc.judge.decide import Decided, Decision, Pair
+from grhpc.judge.judge import Judge, Reply
 from grhpc.records import NO_VERDICT
 from grhpc.store.decisions import Made
-from grhpc.verify.decide import Decided, Decision, Pair
-from grhpc.verify.judge import Judge, Reply
 
 LAYER, GUARD = "generative", "guard"
 SUSPICIOUS = 8  # questions asked together of which not one was decided: the judge is broken, not the answers

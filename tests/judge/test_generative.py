@@ -20,10 +20,10 @@ from grhpc.config import (
 from grhpc.config_file import load
 from grhpc.engine.vllm import Completion
 from grhpc.errors import ConfigError, EngineError
+from grhpc.judge.decide import Pair
+from grhpc.judge.engine_judge import EngineJudge, make_engine_judge
+from grhpc.judge.generative import SUSPICIOUS, GenerativeDecider
 from grhpc.records import NO, NO_VERDICT, YES
-from grhpc.verify.decide import Pair
-from grhpc.verify.engine_judge import EngineJudge, make_engine_judge
-from grhpc.verify.generative import SUSPICIOUS, GenerativeDecider
 
 SHIPPED = Path(__file__).parents[2] / "grhpc" / "data" / "tiny_models" / "verifier"
 

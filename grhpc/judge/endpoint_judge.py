@@ -15,7 +15,7 @@ from typing import Any
 
 from grhpc.config import EndpointConfig, VerifierConfig
 from grhpc.errors import ConfigError, EngineError, Unavailable
-from grhpc.verify.judge import Reply
+from grhpc.judge.judge import Reply
 
 RETRY_TEMPERATURE = 0.3  # a greedy model that rambled once rambles again
 MANY = 8  # questions of which a server that is set up rightly does not refuse every one

@@ -16,7 +16,7 @@ from grhpc.config import Config, VerifierConfig
 from grhpc.engine.host import EngineHost, engine_starter
 from grhpc.engine.vllm import Completion, Request, context_tokens
 from grhpc.errors import ConfigError
-from grhpc.verify.judge import Reply
+from grhpc.judge.judge import Reply
 
 RETRY_TEMPERATURE = 0.3  # a greedy model that rambled once rambles again
 _ENDS = 1 << 20  # bytes of a weight file's beginning and end that go into its digest

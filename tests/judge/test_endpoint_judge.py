@@ -18,14 +18,14 @@ from grhpc.config import EndpointConfig, VerifierConfig
 from grhpc.config_file import check
 from grhpc.engine.tokenizer import load_tokenizer
 from grhpc.errors import ConfigError, EngineError, Unavailable
+from grhpc.judge.decide import Pair
+from grhpc.judge.endpoint_judge import EndpointJudge
+from grhpc.judge.generative import GenerativeDecider
+from grhpc.judge.make import make_decider
 from grhpc.lifetime import Lifetime
 from grhpc.records import NO, NO_VERDICT, YES
 from grhpc.store.events import read_events
 from grhpc.store.serving import serve
-from grhpc.verify.decide import Pair
-from grhpc.verify.endpoint_judge import EndpointJudge
-from grhpc.verify.generative import GenerativeDecider
-from grhpc.verify.make import make_decider
 from grhpc.verify.worker import VerifyWorker
 
 SHIPPED = Path(__file__).parents[2] / "grhpc" / "data" / "tiny_models" / "verifier"

@@ -6,11 +6,11 @@ from verify_rows import TEMPLATE, Host
 from grhpc.answer.rules import MathVerify
 from grhpc.config import VerifierConfig
 from grhpc.errors import EngineError
+from grhpc.judge.decide import Pair
+from grhpc.judge.engine_judge import EngineJudge
+from grhpc.judge.generative import GenerativeDecider
+from grhpc.judge.layers import HybridDecider, RuleDecider
 from grhpc.records import NO, NO_VERDICT, YES
-from grhpc.verify.decide import Pair
-from grhpc.verify.engine_judge import EngineJudge
-from grhpc.verify.generative import GenerativeDecider
-from grhpc.verify.layers import HybridDecider, RuleDecider
 
 OPTIONS = "Which? (A) 4 (B) 5 (C) 6"
 

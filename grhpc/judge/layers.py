@@ -16,9 +16,9 @@ from dataclasses import replace
 
 from grhpc.answer.choice import same_choice
 from grhpc.answer.rules import MathVerify, exact, maths_can_tell
+from grhpc.judge.decide import Decided, Decision, Pair
+from grhpc.judge.generative import GenerativeDecider
 from grhpc.records import NO, NO_VERDICT, YES
-from grhpc.verify.decide import Decided, Decision, Pair
-from grhpc.verify.generative import GenerativeDecider
 
 EXACT, CHOICE, RULE = "exact", "choice", "rule"
 

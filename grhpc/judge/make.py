@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 from grhpc.config import Config
-from grhpc.verify.decide import Decider
-from grhpc.verify.endpoint_judge import EndpointJudge
-from grhpc.verify.engine_judge import make_engine_judge
-from grhpc.verify.generative import GenerativeDecider, Memory
-from grhpc.verify.judge import Judge
-from grhpc.verify.layers import ExactDecider, HybridDecider, RuleDecider
+from grhpc.judge.decide import Decider
+from grhpc.judge.endpoint_judge import EndpointJudge
+from grhpc.judge.engine_judge import make_engine_judge
+from grhpc.judge.generative import GenerativeDecider, Memory
+from grhpc.judge.judge import Judge
+from grhpc.judge.layers import ExactDecider, HybridDecider, RuleDecider
 
 
 def make_decider(
