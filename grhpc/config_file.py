@@ -1,4 +1,4 @@
-"""Strict YAML to a Config, or an SftConfig: read, checked, written.
+"""Strict YAML to the configuration of a kind of run: read, checked, written.
 
 A key that is no setting is an error that names the nearest one. `load` reads a person's file, or the resolved copy in a
 run directory, which is all that workers read.
@@ -15,12 +15,15 @@ from typing import Any, TypeVar
 
 import yaml
 
-from grhpc.config import KINDS, AnyConfig, Config, SftConfig
+from grhpc.config import Config
 from grhpc.errors import ConfigError
-from grhpc.ranges import RANGES, SFT_RANGES, outside
+from grhpc.eval_config import EvalConfig
+from grhpc.kinds import KINDS, Settings, Training
+from grhpc.ranges import EVAL_RANGES, RANGES, SFT_RANGES, outside
+from grhpc.sft_config import SftConfig
 from grhpc.strict import apply_override, build, read_yaml
 
-Kind = TypeVar("Kind", bound=Config | SftConfig)
+Kind = TypeVar("Kind", bound=Settings)
 RUN_NAME = re.compile(r"\w[\w.-]*")
 Problem = tuple[str, str]  # what is wrong, what to do
 
@@ -46,13 +49,14 @@ def _refuse_other_kind(kind: type[Kind], tree: dict[str, Any], path: Path | str)
     sections = {name: {field.name for field in dataclasses.fields(known)} for name, known in KINDS.items()}
     fitting = [name for name in KINDS if set(tree) <= sections[name]]
     if fitting and kind not in [KINDS[name] for name in fitting]:
-        verbs = "submit.py sft" if fitting == ["sft"] else "submit.py prepare, plan, start"
+        verbs = {"sft": "submit.py sft", "eval": "submit.py evaluate"}.get(fitting[0], "submit.py prepare, plan, start")
         raise ConfigError(f"{path} is a configuration of {fitting[0]}", f"its verbs: {verbs}")
 
 
 def with_absolute_paths(config: Kind) -> Kind:
     """The same with every folder that exists here spelt absolutely, for jobs that may start elsewhere. Hub ids stay."""
-    changed: Any = _sft_absolute(config) if isinstance(config, SftConfig) else _grpo_absolute(config)
+    absolute: dict[type, Any] = {Config: _grpo_absolute, SftConfig: _sft_absolute, EvalConfig: _eval_absolute}
+    changed: Any = absolute[type(config)](config)
     same_kind: Kind = replace(changed, run=replace(config.run, dir=str(Path(config.run.dir).absolute())))
     return same_kind
 
@@ -61,6 +65,16 @@ def _sft_absolute(c: SftConfig) -> SftConfig:
     prepared, template = str(Path(c.data.prepared).absolute()), _absolute(c.data.template)
     model = replace(c.model, model=_absolute(c.model.model))
     return replace(c, model=model, data=replace(c.data, prepared=prepared, template=template))
+
+
+def _eval_absolute(c: EvalConfig) -> EvalConfig:
+    sources = {name: _absolute(source) for name, source in c.data.sources.items()}
+    return replace(
+        c,
+        model=replace(c.model, model=_absolute(c.model.model)),
+        verifier=replace(c.verifier, model=_absolute(c.verifier.model), template=_absolute(c.verifier.template)),
+        data=replace(c.data, prepared=str(Path(c.data.prepared).absolute()), sources=sources),
+    )
 
 
 def _grpo_absolute(c: Config) -> Config:
@@ -81,13 +95,15 @@ def dump(config: Any) -> str:
     return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True)
 
 
-def check(config: Config | SftConfig) -> None:
+def check(config: Settings) -> None:
     """Refuse numbers outside their range, and settings that contradict each other. Raises ConfigError."""
     if not RUN_NAME.fullmatch(config.run.name):
         rule = "a run's name is letters, digits, `_`, `-` and `.`, and begins with a letter, a digit or `_`"
         raise ConfigError(f"run.name is {config.run.name!r}, and a run is a folder and a job of that name", rule)
     if isinstance(config, SftConfig):
         problems = outside(config, SFT_RANGES, unused=("cluster.rollout", "cluster.verify")) or _check_sft(config)
+    elif isinstance(config, EvalConfig):
+        problems = outside(config, EVAL_RANGES) or _check_eval(config)
     else:
         problems = outside(config, RANGES) or _check_grpo(config)
     if problems:
@@ -105,15 +121,18 @@ def _check_grpo(c: Config) -> list[Problem]:
         ("cluster.executor", c.cluster.executor, ("slurm", "local")),
         ("evaluate.oracle", c.evaluate.oracle, ("", "tiny")),
     )
-    problems += _layout(c) + _divisibility(c) + _contexts(c)
-    if c.verifier.endpoint.url and (c.verifier.endpoint.api, c.verifier.template) == ("chat", "general-verifier"):
-        problems.append(
-            (
-                "verifier.template general-verifier writes the turns of a chat itself, and would stand inside a turn",
-                "set verifier.template: chat, or verifier.endpoint.api: completions",
-            )
+    return problems + _layout(c) + _divisibility(c) + _contexts(c) + _chat_template(c)
+
+
+def _chat_template(c: Config | EvalConfig) -> list[Problem]:
+    if not c.verifier.endpoint.url or (c.verifier.endpoint.api, c.verifier.template) != ("chat", "general-verifier"):
+        return []
+    return [
+        (
+            "verifier.template general-verifier writes the turns of a chat itself, and would stand inside a turn",
+            "set verifier.template: chat, or verifier.endpoint.api: completions",
         )
-    return problems
+    ]
 
 
 def _check_sft(c: SftConfig) -> list[Problem]:
@@ -131,6 +150,24 @@ def _check_sft(c: SftConfig) -> list[Problem]:
         what = "data.template chat is a turn of a chat, for judges behind an endpoint"
         problems.append((what, "use general-verifier, or a file: the text before the verification"))
     return problems
+
+
+def _check_eval(c: EvalConfig) -> list[Problem]:
+    problems = _words(
+        ("model.dtype", c.model.dtype, ("bfloat16", "float32")),
+        ("verifier.dtype", c.verifier.dtype, ("bfloat16", "float32")),
+        ("verifier.endpoint.api", c.verifier.endpoint.api, ("chat", "completions")),
+        ("sample.endpoint.api", c.sample.endpoint.api, ("chat",)),
+        ("verify.mode", c.verify.mode, ("generative", "hybrid", "rule", "exact")),
+        ("cluster.executor", c.cluster.executor, ("slurm", "local")),
+    )
+    if not c.benchmarks:
+        problems.append(("benchmarks is empty", "name one at least, e.g. benchmarks: [math500]"))
+    if len(set(c.benchmarks)) < len(c.benchmarks):
+        problems.append(("benchmarks names one twice", "name each once"))
+    if c.verify.asks_a_model and not (c.verifier.model or c.verifier.endpoint.url):
+        problems.append((f"verify.mode {c.verify.mode} asks a judge, and there is none", "set verifier.model"))
+    return problems + _chat_template(c)
 
 
 def _words(*settings: tuple[str, str, tuple[str, ...]]) -> list[Problem]:
@@ -158,11 +195,11 @@ def _contexts(c: Config) -> list[Problem]:
     ]
 
 
-def _world(c: AnyConfig) -> int:
+def _world(c: Training) -> int:
     return c.cluster.train.nodes * c.cluster.train.tasks_per_node
 
 
-def _layout(c: Config | SftConfig) -> list[Problem]:
+def _layout(c: Training) -> list[Problem]:
     """The arithmetic of parallel sizes: world = TP x PP x DP."""
     model_parallel = c.train.tensor_parallel * c.train.pipeline_parallel
     if _world(c) % model_parallel:

@@ -8,19 +8,37 @@ import re
 from pathlib import Path
 from typing import Any
 
-from grhpc.config import Config, SftConfig
+from grhpc.config import Config
 from grhpc.data import hub
 from grhpc.errors import ConfigError, DataError
+from grhpc.eval_config import EvalConfig
+from grhpc.kinds import Settings, Training
+from grhpc.sft_config import SftConfig
 
 TINY = "tiny"  # the world and its oracle
 ARCHITECTURES = ("Qwen2ForCausalLM", "Qwen3ForCausalLM")  # what train/ can map to Megatron-Core
 
 
-def check(config: Config | SftConfig) -> None:
+def check(config: Settings) -> None:
     """Raise ConfigError or DataError for the first thing that cannot work."""
     if isinstance(config, SftConfig):
         _check_trained(model_config(config.model.model, "model.model"), "model.model", config)
-        return
+    elif isinstance(config, EvalConfig):
+        _check_evaluated(config)
+    else:
+        _check_grpo(config)
+
+
+def _check_evaluated(config: EvalConfig) -> None:
+    asks_engine = config.verify.asks_a_model and not config.verifier.endpoint.url
+    if asks_engine:
+        _check_judge(config, model_config(config.verifier.model, "verifier.model"))
+    if not config.sample.endpoint.url:
+        model = model_config(config.model.model, "the model")
+        _check_heads(model, config.sample.engine.tensor_parallel, "the model", "sample.engine.tensor_parallel")
+
+
+def _check_grpo(config: Config) -> None:
     if config.evaluate.oracle == TINY and (config.data.source or TINY) != TINY:
         raise ConfigError(
             f"evaluate.oracle tiny knows the answers of the tiny world alone, and data.source is {config.data.source}",
@@ -70,7 +88,7 @@ def _check_policy(config: Config, policy: dict[str, Any]) -> None:
     _check_heads(policy, config.rollout.engine.tensor_parallel, "policy.model", "rollout.engine.tensor_parallel")
 
 
-def _check_trained(model: dict[str, Any], where: str, config: Config | SftConfig) -> None:
+def _check_trained(model: dict[str, Any], where: str, config: Training) -> None:
     """Whether the trainer can build the model, cut it as it is told, and train on sequences of this length."""
     architecture = (model.get("architectures") or ["unknown"])[0]
     if architecture not in ARCHITECTURES:
@@ -94,7 +112,7 @@ def _check_trained(model: dict[str, Any], where: str, config: Config | SftConfig
         raise ConfigError(f"{what} may have {longest} tokens, but {where} has {positions} positions", remedy)
 
 
-def _check_judge(config: Config, verifier: dict[str, Any]) -> None:
+def _check_judge(config: Config | EvalConfig, verifier: dict[str, Any]) -> None:
     """A judge that holds less than the settings allow would leave every longer question without a verdict."""
     longest = config.verifier.max_input_tokens + config.verifier.max_new_tokens
     positions = verifier.get("max_position_embeddings", longest)

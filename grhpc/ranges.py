@@ -51,6 +51,7 @@ RANGES: dict[str, Range] = {name: allowed for allowed, names in _NAMES.items() f
     "importance_cap": Range("more than 0, or null for no correction", 0, without_low=True),
     "top_k": Range("-1 for every token, or how many", -1),
 }
+EVAL_RANGES = RANGES | {"questions_per_shard": AT_LEAST_1, "few_shot": AT_LEAST_0}
 SFT_RANGES = RANGES | {"steps": Range("at least 1, or 0 for as many as train.epochs need", 0)}
 
 

@@ -1,9 +1,9 @@
-"""The rows that travel: Prompt -> GroupPrompt -> Rollout -> Verdict.
+"""The rows that travel: Prompt -> GroupPrompt -> Rollout -> Verdict; in an evaluation Question -> Sample -> Score.
 
 A row is a flat frozen dataclass, so that a shard of rows is a plain table which pandas or DuckDB can open. Each stage's
 row repeats the one before it: a shard can be understood alone, and no join across shards is ever needed.
 
-Does not know: files, queues, models. Invariant: fields are int, float, str, bool, list[int], list[float], or one of
+Does not know: files, queues, models. Invariant: fields are int, float, str, bool, a list of one of these, or one of
 these `| None`; nothing nested.
 """
 
@@ -90,3 +90,52 @@ class Trained(Verdict):
     """A verdict as step `step` was trained on it: one row of that step's recorded batch."""
 
     step: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One question of a benchmark.
+
+    `item` is its name within the benchmark, `index` its place there, from 0. `question` is its bare text, for a judge;
+    `prompt` the whole user turn, worked examples included; `token_ids` the same with the chat template applied, empty
+    where a server will do that. `options` are those of multiple choice, as texts, the first being A. `gold` is the
+    right answer (the letter, for multiple choice), `gold_type` what the benchmark calls its type. `groups` is a JSON
+    object: the question's categories by their kind, e.g. {"category": "law"}. `num_samples` responses are wanted.
+    """
+
+    benchmark: str
+    item: str
+    index: int
+    question: str
+    prompt: str
+    token_ids: list[int]
+    options: list[str]
+    gold: str
+    gold_type: str
+    groups: str
+    num_samples: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample(Question):
+    """One response to a question. `sample` numbers a question's from 0. `num_tokens` counts the response's.
+    `finish_reason` is "stop" or "length". `weight_digest` says whose response it is."""
+
+    sample: int
+    response: str
+    num_tokens: int
+    finish_reason: str
+    seed: int
+    weight_digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score(Sample):
+    """One graded response. `extracted` is None where no answer was found: that is wrong, and counted as missing.
+    `score` is from 0 to 1, NaN where the judge gave no verdict. `layer` names who decided ("extract", "letter",
+    "exact", "choice", "rule", "number", "match", "guard", "generative"), `reason` is that layer's text."""
+
+    extracted: str | None
+    score: float
+    layer: str
+    reason: str

@@ -19,13 +19,15 @@ from typing import Any
 from grhpc import preflight
 from grhpc.cluster import amend, control, launch
 from grhpc.cluster.sbatch import ONE_JOB, script
-from grhpc.config import Config, SftConfig
+from grhpc.config import Config
 from grhpc.config_file import load, load_as, with_absolute_paths
 from grhpc.data.prepare import read_manifest, read_prepared
 from grhpc.errors import ClusterError, ConfigError, DataError, GrhpcError, StoreError
+from grhpc.kinds import Settings, Training
 from grhpc.records import TRAIN
 from grhpc.report.find import find_run
 from grhpc.report.watch import show_result, watch
+from grhpc.sft_config import SftConfig
 from grhpc.store.atomic import write_bytes
 from grhpc.store.events import read_events
 from grhpc.store.rundir import RunDir
@@ -51,7 +53,7 @@ def sft(args: argparse.Namespace) -> int:
     return _begin(load_as(SftConfig, args.config, args.overrides), args)
 
 
-def _begin(config: Config | SftConfig, args: argparse.Namespace) -> int:
+def _begin(config: Training, args: argparse.Namespace) -> int:
     if is_run(config.run_dir):
         run = RunDir.open(config.run_dir)
         _refuse_other_settings(run, config)
@@ -64,7 +66,7 @@ def _begin(config: Config | SftConfig, args: argparse.Namespace) -> int:
     ensure_prepared(config, args.config, args.overrides)
     if isinstance(config, SftConfig):
         config = with_steps(config)
-    about = {"prepared": _prepared_digest(config), "models": amend.model_digests(config)}
+    about: dict[str, Any] = {"prepared": _prepared_digest(config), "models": amend.model_digests(config)}
     run = RunDir.create(config.run_dir, with_absolute_paths(config), **about)
     if args.no_launch:
         return _by_hand(run)
@@ -127,7 +129,7 @@ def resume(args: argparse.Namespace) -> int:
     return _look(run, args.watch)
 
 
-def ensure_prepared(config: Config | SftConfig, path: str, overrides: Sequence[str]) -> None:
+def ensure_prepared(config: Training, path: str, overrides: Sequence[str]) -> None:
     """Prepare the data in a child process where that was not done; the child says what is wrong, and this one ends.
 
     Prompts that were prepared without a source in the configuration are taken as they are.
@@ -169,7 +171,7 @@ def is_run(folder: Path) -> bool:
     return bool(names)
 
 
-def _refuse_other_settings(run: RunDir, config: Config | SftConfig) -> None:
+def _refuse_other_settings(run: RunDir, config: Training) -> None:
     """Raise ConfigError where the run was begun with other settings than these: they would not be its."""
     name = run.root.name
     another = f"begin another run: --set run.name={name}-2"
@@ -220,6 +222,6 @@ def _look(run: RunDir, stay: bool) -> int:
     return 0
 
 
-def _prepared_digest(config: Config | SftConfig) -> str:
+def _prepared_digest(config: Settings) -> str:
     manifest = read_manifest(Path(config.data.prepared))
     return "" if manifest is None else str(manifest["sha256"]["train"])

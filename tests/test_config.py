@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from grhpc.config import Config, SftConfig
+from grhpc.config import Config
 from grhpc.config_file import check, dump, load, load_as
 from grhpc.errors import ConfigError
 from grhpc.ranges import RANGES, SFT_RANGES
+from grhpc.sft_config import SftConfig
 from grhpc.strict import build
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))

@@ -19,9 +19,11 @@ from typing import Any
 
 from grhpc.cluster import control
 from grhpc.cluster.submissions import record_target
-from grhpc.config import Config, SftConfig
 from grhpc.config_file import with_absolute_paths
 from grhpc.errors import ClusterError, ConfigError
+from grhpc.eval_config import EvalConfig
+from grhpc.kinds import Settings
+from grhpc.sft_config import SftConfig
 from grhpc.store.atomic import list_names
 from grhpc.store.rundir import RunDir
 
@@ -41,7 +43,7 @@ END_BYTES = 2**20
 Changes = dict[str, list[Any]]
 
 
-def amended(run: RunDir, overrides: Sequence[str]) -> tuple[Config | SftConfig, Changes]:
+def amended(run: RunDir, overrides: Sequence[str]) -> tuple[Settings, Changes]:
     """The configuration with the overrides, and what differs: setting -> [old, new]. Nothing is written.
 
     Raises ConfigError for what may not change, ClusterError while a job of the run lives, or may live.
@@ -62,7 +64,7 @@ def amended(run: RunDir, overrides: Sequence[str]) -> tuple[Config | SftConfig, 
     return new, changes
 
 
-def deviations(run: RunDir, config: Config | SftConfig) -> Changes:
+def deviations(run: RunDir, config: Settings) -> Changes:
     """What differs in a configuration that names this run: setting -> [the run's, the configuration's].
 
     Not what `resume --set` changed since, where the configuration says what it said before; not where the run stands.
@@ -92,7 +94,7 @@ def begun(run: RunDir) -> bool:
     return bool(list_names(run.ledger_dir)) or run.kind == "grpo" and run.weights.newest() is not None
 
 
-def amend(run: RunDir, config: Config | SftConfig, changes: Changes, **about: Any) -> None:
+def amend(run: RunDir, config: Settings, changes: Changes, **about: Any) -> None:
     """Make the changes, and write them down; `about` replaces entries of run.json."""
     entry = {"t": round(time.time(), 3), "by": getpass.getuser(), "settings": changes}
     run.amend(config, **about, changes=[*run.about.get("changes", []), entry])
@@ -101,10 +103,12 @@ def amend(run: RunDir, config: Config | SftConfig, changes: Changes, **about: An
             record_target(run.jobs_dir, role, changes[f"cluster.{role}.tasks"][1])
 
 
-def model_digests(config: Config | SftConfig) -> dict[str, str]:
+def model_digests(config: Settings) -> dict[str, str]:
     """What `amended` knows the run's models by, once they have moved."""
     if isinstance(config, SftConfig):
         return {"model.model": model_digest(config.model.model)}
+    if isinstance(config, EvalConfig):
+        return {"model.model": model_digest(config.model.model), "verifier.model": model_digest(config.verifier.model)}
     return {"policy.model": model_digest(config.policy.model), "verifier.model": model_digest(config.verifier.model)}
 
 

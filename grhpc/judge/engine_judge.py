@@ -16,7 +16,7 @@ from grhpc.config import Config, VerifierConfig
 from grhpc.engine.host import EngineHost, engine_starter
 from grhpc.engine.vllm import Completion, Request, context_tokens
 from grhpc.errors import ConfigError
-from grhpc.judge.judge import Reply
+from grhpc.judge.judge import Heard, Reply, refused, unheard
 
 RETRY_TEMPERATURE = 0.3  # a greedy model that rambled once rambles again
 _ENDS = 1 << 20  # bytes of a weight file's beginning and end that go into its digest
@@ -48,22 +48,23 @@ class EngineJudge:
     def start(self) -> None:
         _ = self._host.engine
 
-    def ask(self, prompts: Sequence[str], attempt: int, should_stop: Callable[[], bool]) -> list[Reply] | None:
+    def ask(
+        self, prompts: Sequence[str], attempt: int, should_stop: Callable[[], bool], heard: Heard = unheard
+    ) -> list[Reply] | None:
         replies: list[Reply | None] = []
         requests = []
         for ids in self._tokenizer(list(prompts))["input_ids"] if prompts else ():
-            if len(ids) > self._settings.max_input_tokens:
-                problem = f"the judge's prompt has {len(ids)} tokens, more than {self._settings.max_input_tokens}"
-                replies.append(Reply("", False, problem=problem, refused=True))
-            else:
-                replies.append(None)
+            replies.append(refused(len(ids), self._settings.max_input_tokens))
+            if replies[-1] is None:
                 requests.append(self._request(ids, attempt))
         completions = self._host.generate(requests, should_stop) if requests else []
         if completions is None:
             return None
         self._count(requests, completions)
         told = iter(completions)
-        return [reply or self._reply(next(told)[0]) for reply in replies]
+        complete = [reply or self._reply(next(told)[0]) for reply in replies]
+        heard(dict(zip(prompts, complete, strict=True)))
+        return complete
 
     def usage(self) -> dict[str, float]:
         return dict(self._usage)

@@ -10,6 +10,7 @@ from pathlib import Path
 from grhpc.cluster import states
 from grhpc.cluster.sacct import JobState, tasks_of
 from grhpc.config import Config
+from grhpc.eval_config import EvalConfig
 from grhpc.report.alive import may_live
 from grhpc.report.history import ORACLES, Event, Judged, judged, read_heldout, seconds_by_role
 from grhpc.store.atomic import list_names
@@ -35,7 +36,8 @@ class Following:
 
     def __post_init__(self) -> None:
         config = self.run.settings()
-        self.total_steps, self.roles = config.train.steps, config.roles
+        self.total_steps = 0 if isinstance(config, EvalConfig) else config.train.steps
+        self.roles = config.roles
         self._oracle = ORACLES.get(config.evaluate.oracle) if isinstance(config, Config) else None
         self._jobs_every_s = JOBS_EVERY_S[config.cluster.executor]
         self.loading_s: dict[tuple[str, str], float] = {}  # (role, job) -> from its newest start to its being ready

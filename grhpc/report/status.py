@@ -17,6 +17,7 @@ from typing import Any
 from grhpc.cluster import states
 from grhpc.cluster.sacct import JobState, missing_conf, tasks_of
 from grhpc.config import Config
+from grhpc.eval_config import EvalConfig
 from grhpc.report import roles, tuning
 from grhpc.report.alive import may_live
 from grhpc.report.find import find_run
@@ -26,11 +27,10 @@ from grhpc.report.watch import watch
 from grhpc.store.atomic import list_names, to_json
 from grhpc.store.events import read_events
 from grhpc.store.ledger import LedgerState, read_ledger
-from grhpc.store.rundir import RunDir
+from grhpc.store.rundir import QUEUES, RunDir
 
 TAIL_BYTES = 4096  # of each event file: the last handful of events
 NOTICE_S = 3.0  # a busy SLURM takes its time; a person should know what is waited for
-QUEUES = ("prompts", "rollouts", "verdicts")
 SHOWN = 8  # waits and failures listed for people; the JSON has all
 Status = dict[str, Any]
 
@@ -66,7 +66,7 @@ def status(run: RunDir) -> Status:
         "state": _state(run, jobs, begun=bool(events)),
         "stop_reason": run.stop_reason(),
         "step": step.get("step", 0),
-        "steps": config.train.steps,
+        "steps": 0 if isinstance(config, EvalConfig) else config.train.steps,
         "last_step": step,
         **(_grpo(run, events) if isinstance(config, Config) else tuning.facts(run)),
         "jobs": [asdict(job) for job in jobs],
@@ -98,7 +98,7 @@ def _grpo(run: RunDir, events: list[dict[str, Any]]) -> Status:
         "step": ledger.last_step,
         "version": _newest_version(run),
         "groups": _groups(ledger),
-        "queues": {name: run.queue(name).counts() for name in QUEUES},
+        "queues": {name: run.queue(name).counts() for name in QUEUES[run.kind]},
         "judging": judging(events),
     }
 
@@ -180,7 +180,7 @@ def _failures(run: RunDir, events: list[dict[str, Any]]) -> list[dict[str, Any]]
         for e in events
         if e["event"] == "error"
     ]
-    for name in QUEUES if run.kind == "grpo" else ():
+    for name in QUEUES[run.kind]:
         for shard in run.queue(name).failed():
             failures.append(
                 {"what": f"shard {name}/{shard.name}", "problem": f"attempt {shard.attempts}: {shard.reason}"}

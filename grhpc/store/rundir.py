@@ -1,9 +1,10 @@
 """Where everything of a run stands: the only module that spells its paths.
 
     config.yaml run.json stop.json finished.json
-    queue/{prompts,rollouts,verdicts}/  weights/  checkpoints/s000100/  batches/s000012-g0003.parquet  archive/
-    ledger/  decisions/  events/<role>-<job>.jsonl  logs/  eval/heldout/v000010.parquet  report/  quarantine/  jobs/
-    rendezvous/  model/ (what supervised fine-tuning makes)
+    queue/{prompts,rollouts,verdicts}/ (of an evaluation: questions, samples, scores)
+    weights/  checkpoints/s000100/  batches/s000012-g0003.parquet  archive/  ledger/  decisions/
+    events/<role>-<job>.jsonl  logs/  eval/heldout/v000010.parquet  report/  quarantine/  jobs/  rendezvous/
+    model/ (what supervised fine-tuning makes)
 
 Does not know: what roles do. Invariant: a run directory appears whole, by one rename, with a random run id that every
 file of the run repeats; files of another run are refused.
@@ -14,22 +15,28 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from grhpc import config_file
-from grhpc.config import KINDS, AnyConfig, Config, SftConfig, StoreConfig
+from grhpc.config import AnyConfig, Config, StoreConfig
 from grhpc.errors import ConfigError, CorruptFile, StoreError
-from grhpc.records import GroupPrompt, Rollout, Verdict
+from grhpc.kinds import KINDS, Settings
+from grhpc.records import GroupPrompt, Question, Rollout, Sample, Score, Verdict
 from grhpc.store.atomic import fsync_dir, list_names, read_json, storing, write_bytes, write_json
 from grhpc.store.events import EventLog
 from grhpc.store.groups import HELDOUT_PREFIX
 from grhpc.store.queue import Queue
 from grhpc.store.weights import WeightStore
 
-QUEUES: dict[str, type[Any]] = {"prompts": GroupPrompt, "rollouts": Rollout, "verdicts": Verdict}
+# The queues of each kind of run, in the order in which a shard goes through them.
+QUEUES: dict[str, dict[str, type[Any]]] = {
+    "grpo": {"prompts": GroupPrompt, "rollouts": Rollout, "verdicts": Verdict},
+    "sft": {},
+    "eval": {"questions": Question, "samples": Sample, "scores": Score},
+}
 
 _RUN, _CONFIG, _STOP, _FINISHED = "run.json", "config.yaml", "stop.json", "finished.json"
 _FOLDERS = (
@@ -46,10 +53,13 @@ class RunDir:
         self.run_id: str = about["run_id"]
 
     @classmethod
-    def create(cls, root: Path, config: AnyConfig, **about: Any) -> "RunDir":
+    def create(
+        cls, root: Path, config: AnyConfig, fill: Callable[["RunDir"], None] | None = None, **about: Any
+    ) -> "RunDir":
         """A new run in `root`, which must not exist or be empty. `about` (versions, git state) goes into run.json.
 
-        Raises StoreError, and leaves nothing, where something is in the way.
+        `fill` puts into it what it has from its beginning. Raises StoreError, and leaves nothing, where something is in
+        the way.
         """
         root = Path(root).absolute()
         _refuse_used(root)
@@ -66,10 +76,12 @@ class RunDir:
             write_json(temp / _RUN, about)
             new = cls(temp, about)
             new._store = config.store
+            for name in QUEUES[kind]:
+                new.queue(name)
             if isinstance(config, Config):
-                for name in QUEUES:
-                    new.queue(name)
                 WeightStore(temp / "weights", run_id=new.run_id)
+            if fill is not None:
+                fill(new)
             _move_in(temp, root)
         except BaseException:
             shutil.rmtree(temp, ignore_errors=True)
@@ -98,7 +110,7 @@ class RunDir:
         """One of KINDS."""
         return str(self.about.get("kind", "grpo"))
 
-    def settings(self, overrides: Sequence[str] = ()) -> Config | SftConfig:
+    def settings(self, overrides: Sequence[str] = ()) -> Settings:
         """The resolved configuration, of whatever kind, as it was when the run was created or last amended."""
         if self.kind not in KINDS:
             raise CorruptFile(f"{self.root / _RUN} says kind {self.kind!r}", f"known kinds: {', '.join(KINDS)}")
@@ -116,11 +128,11 @@ class RunDir:
         return settings
 
     def queue(self, name: str) -> Queue[Any]:
-        """`prompts`, `rollouts` or `verdicts`, with the run's lease and attempts."""
+        """One of the kind's QUEUES, with the run's lease and attempts."""
         store = self._store
         return Queue(
             self.root / "queue" / name,
-            QUEUES[name],
+            QUEUES[self.kind][name],
             run_id=self.run_id,
             lease_s=store.lease_s,
             max_attempts=store.max_attempts,

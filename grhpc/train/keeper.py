@@ -11,8 +11,9 @@ import shutil
 import time
 from typing import Any
 
-from grhpc.config import SftTrainConfig, TrainConfig
+from grhpc.config import TrainConfig
 from grhpc.lifetime import Lifetime
+from grhpc.sft_config import SftTrainConfig
 from grhpc.store.atomic import list_names, storing
 from grhpc.store.events import read_events
 from grhpc.store.ledger import Ledger

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from grhpc.config import SftTrainConfig
 from grhpc.errors import ConfigError, DataError, GrhpcError
+from grhpc.sft_config import SftTrainConfig
 from grhpc.train.learner import Learner, LearnerSettings, LossFunction
 from grhpc.train.logprobs import logprobs_and_entropy
 from grhpc.train.microbatch import MicroBatch

@@ -25,13 +25,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from grhpc.answer.judge import load_template, read_decision, render
-from grhpc.config import SftConfig
 from grhpc.config_file import load_as
 from grhpc.data import tiny
 from grhpc.data.prepare import digest_of, load_tokenizer, read_manifest, same_question, tokenizer_digest, unchanged
 from grhpc.data.source import TINY, Source, as_source, read_source
 from grhpc.errors import CorruptFile, DataError, GrhpcError
 from grhpc.records import HELDOUT, TRAIN
+from grhpc.sft_config import SftConfig
 from grhpc.store.atomic import make_dir, read_bytes, write_bytes, write_json
 
 LESSON, PAIR = "verifier's lessons", "prompt and completion"

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from grhpc.answer.judge import load_template
-from grhpc.config import SftConfig
 from grhpc.data.prepare import read_manifest
 from grhpc.errors import ConfigError, DataError
 from grhpc.lifetime import Lifetime
 from grhpc.records import HELDOUT, TRAIN
+from grhpc.sft_config import SftConfig
 from grhpc.store.atomic import fsync_dir, list_names, storing, sync_file
 from grhpc.store.rundir import RunDir
 from grhpc.train.keeper import Keeper, Saver

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from grhpc.config import SftConfig
+from grhpc.sft_config import SftConfig
 from grhpc.train.learner import Learner, LearnerSettings
 from grhpc.train.microbatch import MicroBatch, pack_row, plan
 from grhpc.train.packing import Row

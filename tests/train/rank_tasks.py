@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from megatron.core.dist_checkpointing.strategies import filesystem_async
 
-from grhpc.config import Config, SftConfig
+from grhpc.config import Config
 from grhpc.errors import ConfigError, StoreError
 from grhpc.grpo.batch import Batch, Floats
+from grhpc.sft_config import SftConfig
 from grhpc.train import checkpoint
 from grhpc.train.logprobs import logprobs_and_entropy
 from grhpc.train.microbatch import MicroBatch

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from grhpc.config import ClusterConfig, ModelConfig, RunConfig, SftConfig, SftDataConfig, SftTrainConfig
+from grhpc.config import ClusterConfig, ModelConfig, RunConfig
 from grhpc.config_file import with_absolute_paths
 from grhpc.data.tiny import MODELS_DIR, lessons
+from grhpc.sft_config import SftConfig, SftDataConfig, SftTrainConfig
 from grhpc.store.rundir import RunDir
 from grhpc.train.sft_data import Examples, prepare
 
