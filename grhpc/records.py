@@ -97,10 +97,10 @@ class Question:
     """One question of a benchmark.
 
     `item` is its name within the benchmark, `index` its place there, from 0. `question` is its bare text, for a judge;
-    `prompt` the whole user turn, worked examples included; `token_ids` the same with the chat template applied, empty
-    where a server will do that. `options` are those of multiple choice, as texts, the first being A. `gold` is the
-    right answer (the letter, for multiple choice), `gold_type` what the benchmark calls its type. `groups` is a JSON
-    object: the question's categories by their kind, e.g. {"category": "law"}. `num_samples` responses are wanted.
+    `prompt` the whole user turn, worked examples included, before any chat template. `options` are those of multiple
+    choice, as texts, the first being A. `gold` is the right answer (the letter, for multiple choice), `gold_type` what
+    the benchmark calls its type. `groups` is a JSON object: the question's categories by their kind, e.g.
+    {"category": "law"}. `num_samples` responses are wanted.
     """
 
     benchmark: str
@@ -108,7 +108,6 @@ class Question:
     index: int
     question: str
     prompt: str
-    token_ids: list[int]
     options: list[str]
     gold: str
     gold_type: str
@@ -119,7 +118,7 @@ class Question:
 @dataclass(frozen=True, kw_only=True)
 class Sample(Question):
     """One response to a question. `sample` numbers a question's from 0. `num_tokens` counts the response's.
-    `finish_reason` is "stop" or "length". `weight_digest` says whose response it is."""
+    `finish_reason` is "stop", "length", or "prompt_too_long" where nothing was asked. `weight_digest` says whose response it is."""
 
     sample: int
     response: str

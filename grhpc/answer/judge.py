@@ -13,6 +13,7 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
+from grhpc.answer.choice import options_of
 from grhpc.errors import ConfigError
 
 YES, NO = "yes", "no"
@@ -39,22 +40,44 @@ _DECISION = re.compile(r"final decision\s*+[:\uff1a][\s*]*+(yes|no)\b[\s*.!]*+\Z
 _TAIL = 200  # characters of the judge's text in which a decision must stand, special tokens and white space included
 _QUOTES = "\"'`\u201c\u2018\u00ab"
 
-_SPECIAL = re.compile(r"<(?=[|/])|(?<=\|)>")
-_HEADING = re.compile(r"#{2,}")
+_HEADING = re.compile(r"#(?=#)")
 _LABEL = re.compile(r"[A-Za-z][A-Za-z ]*(?=:)")
 _SEQUENCE = 8  # words of the template in a row that no honest answer repeats
-_CLAIM = re.compile(r"final\W{0,3}decision", re.IGNORECASE)
-_CLAIM_LETTERS = "finaldecision"
+# What opens a special token of some tokenizer, as <|im_end|>, </s>, <start_of_turn>, <<SYS>>, [INST]; what ends one.
+_OPENS_TOKEN = re.compile(r"<(?=[^\W\d]|[|\uff5c/!<\u2581])|\[(?=/?[^\W\d]{2,}+\])")
+_ENDS_TOKEN = re.compile(r"(?<=[|\uff5c\u2581])>")
+_TURN_TOKEN = re.compile(
+    r"<\|(?:im_|end|eot|eom|begin|start|user|assistant|system|pad)\w*\|>|<\uff5c[^\s<>]{1,40}\uff5c>"
+)
+_OF_TOKENS = re.compile(r"\btokens?\b", re.IGNORECASE)
+# A decision as it is claimed, however it is spaced out; the words alone are any court's.
+_CLAIM = re.compile(
+    r"[\W_]*+".join("finaldecision") + r"[\W_]*+(?:is\b[\W_]*+)?(?:" + r"[\W_]*+".join("yes") + r"|no)(?![^\W\d_])",
+    re.IGNORECASE,
+)
 _LOOKALIKE = str.maketrans(  # Cyrillic and Greek letters, of those that a decision could be written with
-    "\u0430\u0435\u0456\u043e\u0441\u0455\u0501\u0410\u0415\u0406\u041e\u0421\u0405\u03dc\u0399\u039d\u0391\u0395\u039f\u03b9\u03bf",
-    "aeiocsdAEIOCSFINAEOio",
+    "\u0430\u0435\u0456\u043e\u0441\u0455\u0501\u0443\u0410\u0415\u0406\u041e\u0421\u0405\u03dc\u0399\u039d\u0391\u0395\u039f\u03b9\u03bf\u03a5",
+    "aeiocsdyAEIOCSFINAEOioY",
 )
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]")
-_TOKEN = re.compile(r"<\|(?:im_|end|eot|eom|begin|start|user|assistant|system|pad)\w*\|>")
 _TURNS = {"User", "Assistant", "System"}
+_DECIDED = "Final Decision"
+_BEGINS = re.compile(r"(?:\A|[\r\n]|[.!?\u3002\uff01\uff1f][\"')\]*]*+[ \t]|#)[ \t*_>#-]*\Z")
+_LOOK_BACK = 20  # characters before a turn's name in which a line may begin, or a sentence end
 _MOST_PARTS = 1  # of the judge's prompt that an answer may speak of
 _LAYOUT = re.compile(r"\\(?:left|right|quad|qquad|text|textbf|mathrm|mathbf|boxed|displaystyle|[,;:! ])(?![a-zA-Z])")
 _MEANINGFUL = {"<", ">", "=", "+"}
+_OF_SYMBOLS = re.compile(  # a question that asks for one
+    r"\b(?:symbols?|signs?|operators?|punctuation|characters?|brackets?|braces?|parenthes[ei]s|delimiters?|separators?"
+    r"|regex|empty|null)\b|\\(?:emptyset|varnothing)|\u2205",
+    re.IGNORECASE,
+)
+_SYMBOL = re.compile(  # a reference that names one
+    r"\b(?:nil|nothing|void|blank|minus|subtract\w*|dash|hyphen|comma|(?:semi)?colon|period|full stop|decimal point|dot"
+    r"|(?:question|exclamation|quotation) mark|apostrophe|quotes?|(?:back)?slash|division|asterisk|star|multipl\w+"
+    r"|ampersand|and|or|not|percent|modul\w+|caret|tilde|pipe|bar|hash|at|underscore|ellipsis|dollar)\b",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -94,27 +117,36 @@ def fill(template: str, question: str, reference: str, answer: str) -> str:
 
 
 def harmless(template: str, answer: str) -> str:
-    """The student's answer on one line, unable to forge the template's headings, a turn, or a decision."""
-    line = _SPECIAL.sub(" ", " ".join(_INVISIBLE.sub("", answer).split()))
-    line = _labels(template).sub(r"\1 ", _HEADING.sub("#", line))
-    return " ".join(_CLAIM.sub("claim", line).split())
+    """The student's answer on one line, unable to forge the template's headings, a turn, a special token or a decision.
+
+    A space parts what would be read as one token; the rest stays as it was written.
+    """
+    line = _HEADING.sub("# ", " ".join(_INVISIBLE.sub("", answer).split()))
+    line = _CLAIM.sub("claim", _labels(template).sub(r"\1 ", line))
+    line = _ENDS_TOKEN.sub(" >", _OPENS_TOKEN.sub(r"\g<0> ", line))
+    return " ".join(line.split())
 
 
-def settle(template: str, reference: str, answer: str) -> Settled | None:
-    """Decide what needs no judge: answers that say nothing, or that talk to the judge; None for all others."""
+def settle(template: str, question: str, reference: str, answer: str) -> Settled | None:
+    """Decide what needs no judge: answers that say nothing, or that talk to the judge; None for all others.
+
+    What the question or the reference speak of themselves is an answer like any other.
+    """
     if " ".join(answer.split()) == " ".join(reference.split()):
         return None
-    if not says_something(answer):
+    if not says_something(answer) and not _may_be_a_symbol(question, reference, answer):
         return Settled(NO, "the answer holds nothing but punctuation")
     if len(answer) > 2000 + 8 * len(reference):
         return Settled(NO, f"the answer is absurdly long: {len(answer)} characters")
-    if _CLAIM_LETTERS in _letters(answer) and _CLAIM_LETTERS not in _letters(reference):
-        return Settled(NO, "the answer speaks of a final decision")
-    if _TOKEN.search(answer) and not _TOKEN.search(reference):
+    if _claims(answer) and not _claims(reference):
+        return Settled(NO, "the answer claims a final decision")
+    asked = f"{question}\n{reference}"
+    if _TURN_TOKEN.search(answer) and not _TURN_TOKEN.search(asked) and not _OF_TOKENS.search(asked):
         return Settled(NO, "the answer holds a special token")
-    if not _instructions(template).isdisjoint(_sequences(answer)):
+    if not (_sequences(answer) - _sequences(reference)).isdisjoint(_instructions(template)):
         return Settled(NO, "the answer copies the judge's instructions")
-    if len(_parts(template, answer) - _parts(template, reference)) > _MOST_PARTS:
+    parts = _parts(template, answer)
+    if len(parts - _spoken_of(parts, asked)) > _MOST_PARTS:
         return Settled(NO, "the answer writes the judge's prompt anew")
     return None
 
@@ -137,19 +169,48 @@ def read_decision(text: str) -> str | None:
     return None if before.endswith(tuple(_QUOTES)) else match[1].lower()
 
 
+def _may_be_a_symbol(question: str, reference: str, answer: str) -> bool:
+    """Whether punctuation alone may be the answer: such a reference, or such an option, or the talk is of symbols."""
+    sign = "".join(_INVISIBLE.sub("", answer).split())
+    if not sign:
+        return False
+    asked = f"{question}\n{reference}"
+    listed = sign in reference.split() or sign in options_of(question).values()
+    named = _OF_SYMBOLS.search(asked) or _SYMBOL.search(reference)
+    return listed or not says_something(reference) or named is not None
+
+
+def _claims(text: str) -> bool:
+    """Whether it states a decision, in whatever letters: fonts, and other alphabets' twins, set aside."""
+    return _CLAIM.search(unicodedata.normalize("NFKC", _INVISIBLE.sub("", text.translate(_LOOKALIKE)))) is not None
+
+
 @functools.lru_cache
 def _labels(template: str) -> re.Pattern[str]:
-    """What opens a part of the template ("Student Answer:"), and the names of turns, each with its colon."""
-    longest_first = sorted(_names(template) | _TURNS, key=len, reverse=True)
-    names = "|".join(map(re.escape, longest_first))
-    return re.compile(rf"({names})\s*+[:\uff1a][\s:\uff1a]*+", re.IGNORECASE)
+    """What opens a part of the template ("Student Answer:"), and the names of turns, each with its colon.
+
+    Not the end of a longer word ("ecosystem:"), but "6User:", and "plumsUser:" too.
+    """
+    names = "|".join(map(re.escape, sorted(_names(template) | _TURNS | {_DECIDED}, key=len, reverse=True)))
+    return re.compile(rf"((?<![^\W\d_])(?i:{names})|(?<![A-Z])(?:{names}))\s*+[:\uff1a][\s:\uff1a]*+")
 
 
 def _parts(template: str, text: str) -> set[str]:
-    """The parts of the judge's prompt that `text` speaks of, and the turns that it opens."""
+    """The parts of the judge's prompt in `text`: those it names in several words or with a colon, and the turns that
+    it opens, where a line or a sentence begins."""
+    several = {name.lower() for name in _names(template) - _TURNS if " " in name}
+    turns = {turn.lower() for turn in _TURNS}
+    found = _spoken_of(several, text)
+    for match in _labels(template).finditer(text):
+        before = text[max(0, match.start() - _LOOK_BACK) : match.start()]
+        if match[1].lower() not in turns or _BEGINS.search(before):
+            found.add(match[1].lower())
+    return found - {_DECIDED.lower()}
+
+
+def _spoken_of(names: set[str], text: str) -> set[str]:
     words = re.sub(r"\W+", " ", re.sub(r"['\u2019]s\b", "", f" {text} ")).lower()
-    spoken_of = {name.lower() for name in _names(template) - _TURNS if f" {name.lower()} " in words}
-    return spoken_of | {match[1].lower() for match in _labels(template).finditer(text)}
+    return {name for name in names if f" {name} " in words}
 
 
 @functools.lru_cache
@@ -160,12 +221,6 @@ def _names(template: str) -> frozenset[str]:
 @functools.lru_cache
 def _instructions(template: str) -> frozenset[tuple[str, ...]]:
     return frozenset(_sequences(_skeleton(template)))
-
-
-def _letters(text: str) -> str:
-    """The letters of `text` alone, as they look: signs, spaces, fonts, and other alphabets' twins set aside."""
-    plain = unicodedata.normalize("NFKC", text.translate(_LOOKALIKE))
-    return "".join(filter(str.isalpha, plain)).casefold()
 
 
 def _skeleton(template: str) -> str:

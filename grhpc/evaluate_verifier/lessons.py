@@ -75,7 +75,7 @@ def answers_of(solutions: Sequence[tuple[str, str, str]], counts: Counter[str]) 
 
 def label(ask: Ask, template: str, pairs: Sequence[Pair], counts: Counter[str]) -> list[Lesson]:
     """Lessons of the pairs that the judge decides, in its own words."""
-    asked = [pair for pair in pairs if settle(template, pair.reference, pair.answer) is None]
+    asked = [pair for pair in pairs if settle(template, pair.question, pair.reference, pair.answer) is None]
     counts["settled by a guard"] = len(pairs) - len(asked)
     told = ask(asked)
     lessons = [Lesson(p, told[p].reason.strip(), told[p].decision, SAMPLED) for p in asked if _usable(told[p])]
@@ -142,7 +142,7 @@ def _attacks(template: str, lessons: Sequence[Lesson], num: int, seed: int) -> d
         if answer is None or len(found) >= num:
             continue
         pair = Pair(attack.victim.question, attack.victim.reference, " ".join(answer.split()))
-        if settle(template, pair.reference, pair.answer) is None and not states_the_truth(pair):
+        if settle(template, pair.question, pair.reference, pair.answer) is None and not states_the_truth(pair):
             found[pair] = attack.family
     return found
 

@@ -36,13 +36,17 @@ class Decision:
 
 @dataclass(frozen=True)
 class Decided:
-    """`decisions` for every pair; `asked` is how many questions the judge was asked, `reused` the pairs that it had
-    been asked before. Of the decider's life so far: `asked_twice`, the questions that another task asked at the same
-    time; `usage`, what the judge did. `problems` are news about what was remembered and cannot be read any more."""
+    """`decisions` for every pair; `asked` is how many questions the judge was asked for them, `asked_to_audit` how many
+    only to audit rules, `reused` the pairs that it had been asked before, `refused` those that it could not be asked.
+
+    Of the decider's life so far: `asked_twice`, the questions that another task asked at the same time; `usage`, what
+    the judge did. `problems` are news about what was remembered and cannot be read any more."""
 
     decisions: dict[Pair, Decision]
     asked: int
     reused: frozenset[Pair] = frozenset()
+    asked_to_audit: int = 0
+    refused: frozenset[Pair] = frozenset()
     asked_twice: int = 0
     usage: dict[str, float] = field(default_factory=dict)
     problems: tuple[str, ...] = ()

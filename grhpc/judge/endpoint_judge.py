@@ -127,7 +127,7 @@ class EndpointJudge:
     async def _ask_all(
         self, prompts: Sequence[str], attempt: int, should_stop: Callable[[], bool], heard: Heard
     ) -> list[Reply] | None:
-        """All prompts; what came is told to `heard` at every look, also when one has failed for good or we must stop."""
+        """All prompts; at every look `heard` is told what came, also where another one has failed for good."""
         slots, order = asyncio.Semaphore(self._endpoint.concurrency), asyncio.Lock()
         tasks = [asyncio.create_task(self._one(prompt, attempt, slots, order)) for prompt in prompts]
         of = dict(zip(tasks, prompts, strict=True))

@@ -5,7 +5,7 @@ made it, and under everything that it depends on: the judge, the template, and t
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from grhpc.answer.judge import load_template, read_decision, render, settle
@@ -59,7 +59,6 @@ class GenerativeDecider:
         self._memory = memory or OwnMemory()
         self._template = load_template(settings.template)
         self.template_digest = hashlib.sha256(self._template.encode()).hexdigest()[:16]
-        self._identity = f"{judge.identity} {self.template_digest} "
 
     @property
     def running(self) -> bool:
@@ -70,11 +69,20 @@ class GenerativeDecider:
 
     def guard(self, pair: Pair) -> Decision | None:
         """What needs no judge: answers that say nothing, or that talk to it."""
-        settled = settle(self._template, pair.reference, pair.answer)
+        settled = settle(self._template, pair.question, pair.reference, pair.answer)
         return None if settled is None else Decision(settled.decision, GUARD, settled.reason)
 
-    def decide(self, pairs: Sequence[Pair], should_stop: Callable[[], bool], shard: str = "") -> Decided | None:
-        """Decisions for distinct pairs; None where `should_stop` said so. Raises EngineError."""
+    def decide(
+        self,
+        pairs: Sequence[Pair],
+        should_stop: Callable[[], bool],
+        shard: str = "",
+        audits: Collection[Pair] = (),
+    ) -> Decided | None:
+        """Decisions for distinct pairs; None where `should_stop` said so. Raises EngineError.
+
+        What the judge decided is remembered as it comes, whatever becomes of the rest. Nothing depends on the pairs
+        among them that are `audits`: they are counted apart, and a judge that decides none of them is no broken one."""
         decisions: dict[Pair, Decision] = {}
         prompts: dict[Pair, str] = {}
         for pair in pairs:
@@ -82,25 +90,28 @@ class GenerativeDecider:
                 decisions[pair] = decision
             else:
                 prompts[pair] = render(self._template, pair.question, pair.reference, pair.answer)
-        keys = {prompt: self._key(prompt) for prompt in prompts.values()}
+        keys = self._keys(prompts.values())
         recalled = self._memory.recall(keys.values())
         told = {prompt: _remembered(recalled[key]) for prompt, key in keys.items() if key in recalled}
         seen = set(told)
-        replies = self._ask_until_decided([prompt for prompt in keys if prompt not in seen], should_stop)
-        if replies is None:
+        needed = {prompt for pair, prompt in prompts.items() if pair not in audits}
+        asking = _Asking({prompt: key for prompt, key in keys.items() if prompt not in seen}, self._memory, shard)
+        if not self._ask_until_decided(asking, needed, should_stop):
             return None
-        told |= {prompt: _decision(reply) for prompt, reply in replies.items()}
-        self._memory.record({keys[p]: _made(told[p]) for p in replies if told[p].decision != NO_VERDICT}, shard)
+        told |= asking.told
         reused = set()
         for pair, prompt in prompts.items():
             decisions[pair] = told[prompt]
             if prompt in seen:
                 reused.add(pair)
             seen.add(prompt)
+        asked = asking.told.keys() - asking.refused
         return Decided(
             decisions,
-            asked=sum(not reply.refused for reply in replies.values()),
+            asked=len(asked & needed),
+            asked_to_audit=len(asked - needed),
             reused=frozenset(reused),
+            refused=frozenset(pair for pair, prompt in prompts.items() if prompt in asking.refused),
             asked_twice=self._memory.asked_twice,
             usage=self._judge.usage(),
             problems=self._memory.news(),
@@ -109,28 +120,51 @@ class GenerativeDecider:
     def close(self) -> None:
         self._judge.close()
 
-    def _key(self, prompt: str) -> bytes:
-        return hashlib.sha256((self._identity + prompt).encode("utf-8", "surrogatepass")).digest()
+    def _keys(self, prompts: Iterable[str]) -> dict[str, bytes]:
+        distinct = dict.fromkeys(prompts)
+        if distinct and not self._judge.running:
+            self._judge.start()  # a judge elsewhere says only then what it is
+        identity = f"{self._judge.identity} {self.template_digest} "
+        return {p: hashlib.sha256((identity + p).encode("utf-8", "surrogatepass")).digest() for p in distinct}
 
-    def _ask_until_decided(self, prompts: list[str], should_stop: Callable[[], bool]) -> dict[str, Reply] | None:
-        replies: dict[str, Reply] = {}
+    def _ask_until_decided(self, asking: "_Asking", needed: set[str], should_stop: Callable[[], bool]) -> bool:
+        """False where `should_stop` said so."""
         for attempt in range(1, self._max_attempts + 1):
-            waiting = [p for p in prompts if p not in replies or _may_ask_again(replies[p])]
+            waiting = asking.waiting()
             if not waiting:
                 break
-            told = self._judge.ask(waiting, attempt, should_stop)
-            if told is None:
-                return None
-            replies |= zip(waiting, told, strict=True)
-        heard = [reply for reply in replies.values() if not reply.refused]
-        if len(heard) >= SUSPICIOUS and all(_decision(reply).decision == NO_VERDICT for reply in heard):
+            replies = self._judge.ask(waiting, attempt, should_stop, asking.hear)
+            if replies is None:
+                return False
+            asking.refuse({p: reply for p, reply in zip(waiting, replies, strict=True) if reply.refused})
+        heard = [asking.told[p] for p in asking.told if p in needed and p not in asking.refused]
+        if len(heard) >= SUSPICIOUS and all(decision.decision == NO_VERDICT for decision in heard):
             self._judge.close()  # nothing it says can be used: begin again with a new one
-            raise EngineError(f"the judge decided none of {len(heard)} questions; it wrote: {_words(heard[0])[-80:]!r}")
-        return replies
+            raise EngineError(f"the judge decided none of {len(heard)} questions; it wrote: {heard[0].reason[-80:]!r}")
+        return True
 
 
-def _may_ask_again(reply: Reply) -> bool:
-    return not reply.refused and _decision(reply).decision == NO_VERDICT
+class _Asking:
+    """The questions of one shard, what was told of them so far, and which were refused; decisions go to `memory`."""
+
+    def __init__(self, keys: Mapping[str, bytes], memory: Memory, shard: str) -> None:
+        self._keys, self._memory, self._shard = keys, memory, shard
+        self.told: dict[str, Decision] = {}
+        self.refused: set[str] = set()
+
+    def waiting(self) -> list[str]:
+        """What was not asked yet, or not decided and may be asked again."""
+        undecided = {p for p, decision in self.told.items() if decision.decision == NO_VERDICT} - self.refused
+        return [p for p in self._keys if p not in self.told or p in undecided]
+
+    def hear(self, replies: Mapping[str, Reply]) -> None:
+        self.told |= {prompt: _decision(reply) for prompt, reply in replies.items()}
+        decided = {p: self.told[p] for p in replies if self.told[p].decision != NO_VERDICT}
+        self._memory.record({self._keys[p]: _made(decision) for p, decision in decided.items()}, self._shard)
+
+    def refuse(self, replies: Mapping[str, Reply]) -> None:
+        self.refused |= replies.keys()
+        self.told |= {prompt: _decision(reply) for prompt, reply in replies.items()}
 
 
 def _decision(reply: Reply) -> Decision:

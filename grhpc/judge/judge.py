@@ -56,7 +56,8 @@ class Judge(Protocol):
     ) -> list[Reply] | None:
         """A reply to every prompt, in order; None where `should_stop` said so. Raises EngineError.
 
-        `heard` is told every text that came, also where None is returned or an error raised in the end. `attempt` counts from 1; the first one is greedy, a later one is for prompts that got no decision before.
+        `attempt` counts from 1; the first one is greedy, a later one is for prompts that got no decision before.
+        `heard` is told every text that came, also where None is returned or an error raised in the end.
         """
 
     def usage(self) -> dict[str, float]:

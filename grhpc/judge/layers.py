@@ -91,8 +91,8 @@ class HybridDecider:
             if decision := self._settle(pair):
                 settled[pair] = decision
         left = [pair for pair in pairs if pair not in settled]
-        audited = [pair for pair, decision in settled.items() if decision.layer != "guard" and self._is_audited(pair)]
-        judged = self._generative.decide([*left, *audited], should_stop, shard)
+        audited = [pair for pair in settled if self._is_audited(pair) and not self._generative.guard(pair)]
+        judged = self._generative.decide([*left, *audited], should_stop, shard, frozenset(audited))
         if judged is None:
             return None
         for pair in audited:

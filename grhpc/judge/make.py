@@ -37,5 +37,5 @@ def make_decider(
 def make_judge(config: Config, tokenizer: Any, on_stall: Callable[[float], None], confidence: bool = True) -> Judge:
     """The judge that `verifier` names."""
     if config.verifier.endpoint.url:
-        return EndpointJudge(config.verifier, config.run.seed)
+        return EndpointJudge(config.verifier, config.run.seed, tokenizer)
     return make_engine_judge(config, tokenizer, on_stall, confidence)

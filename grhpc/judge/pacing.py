@@ -41,6 +41,7 @@ def _wish_s(wish: str) -> float:
     if wish.strip().isdecimal():
         return float(wish)
     try:
-        return email.utils.parsedate_to_datetime(wish).timestamp() - time.time()
+        until = email.utils.parsedate_to_datetime(wish)
+        return until.timestamp() - time.time()
     except (ValueError, OverflowError):
         return 0.0

@@ -21,7 +21,7 @@ from grhpc.judge.decide import Decided, Decider, Decision, Pair
 from grhpc.judge.generative import LAYER as GENERATIVE
 from grhpc.judge.make import make_decider
 from grhpc.lifetime import Lifetime
-from grhpc.records import DECISIONS, NO_ANSWER, Rollout, Verdict
+from grhpc.records import DECISIONS, NO_ANSWER, NO_VERDICT, Rollout, Verdict
 from grhpc.store.decisions import DecisionLog
 from grhpc.store.events import EventLog
 from grhpc.store.queue import Lease
@@ -71,11 +71,7 @@ class VerifyWorker:
         begun_s = time.monotonic()
         wait_s = begun_s - self._idle_since_s
         self._lease = lease
-        answers = [extract_answer(row.response) for row in lease.rows]
-        pairs = [
-            None if answer is None else Pair(row.question, row.answer, answer)
-            for row, answer in zip(lease.rows, answers, strict=True)
-        ]
+        pairs = [_pair(row, extract_answer(row.response)) for row in lease.rows]
         distinct = [pair for pair in dict.fromkeys(pairs) if pair is not None]
         decided = self._decider.decide(distinct, self._should_stop, lease.name)
         if decided is None:
@@ -114,13 +110,16 @@ class VerifyWorker:
 
     def _tell(self, shard: str, verdicts: list[Verdict], decided: Decided, wait_s: float, seconds: float) -> None:
         counts = Counter(verdict.decision for verdict in verdicts)
-        audits = [verdict.audit != verdict.decision for verdict in verdicts if verdict.audit and not verdict.reused]
+        told = [decision for decision in decided.decisions.values() if decision.audit]
+        audits = [decision for decision in told if decision.audit != NO_VERDICT]
         judging = {
             "rollouts": len(verdicts),
-            "judged": sum(verdict.layer == GENERATIVE for verdict in verdicts),
+            "judged": sum(v.layer == GENERATIVE and _pair(v, v.extracted) not in decided.refused for v in verdicts),
             "asked": decided.asked,
+            "asked_to_audit": decided.asked_to_audit,
             "audited": len(audits),
-            "audit_differs": sum(audits),
+            "audit_differs": sum(decision.audit != decision.decision for decision in audits),
+            "audit_no_verdict": len(told) - len(audits),
         }
         self._so_far.update(judging)
         self._events.emit(
@@ -142,6 +141,10 @@ class VerifyWorker:
         if self._lease is not None:
             self._lease.fail(problem)
         self._events.emit("error", problem=problem)
+
+
+def _pair(row: Rollout, extracted: str | None) -> Pair | None:
+    return None if extracted is None else Pair(row.question, row.answer, extracted)
 
 
 def _verdict(

@@ -91,7 +91,7 @@ def test_attacks_are_wrong_and_references_right_whatever_the_judge_says(fooled):
     assert {x.decision for x in attacks} == {NO} and {x.decision for x in equals} == {YES}
     assert all(x.pair.answer == x.pair.reference for x in equals)
     assert len({x.origin for x in attacks}) > 10
-    assert all(settle(GENERAL_VERIFIER, x.pair.reference, x.pair.answer) is None for x in made)
+    assert all(settle(GENERAL_VERIFIER, x.pair.question, x.pair.reference, x.pair.answer) is None for x in made)
     assert all(read_decision(x.verification) == x.decision for x in made)
     assert all(("I compared" in x.verification) != fooled for x in made)
     assert counts["attacks that the judge accepted"] == (len(attacks) if fooled else 0)

@@ -32,6 +32,11 @@ SHIPPED = Path(__file__).parents[2] / "grhpc" / "data" / "tiny_models" / "verifi
 RIGHT, WRONG = "The same. Final Decision: Yes", "Not the same. Final Decision: No"
 
 
+def WORDS(texts: list[str]) -> dict[str, list[list[str]]]:  # noqa: N802
+    """In the place of a tokenizer: a word is a token."""
+    return {"input_ids": [text.split() for text in texts]}
+
+
 def never() -> bool:
     return False
 
@@ -59,7 +64,7 @@ def texts(replies) -> list[str]:
 @pytest.mark.parametrize("api", ["chat", "completions"])
 def test_every_prompt_gets_its_own_answer_in_order(server, api):
     server.answer = lambda prompt: f"heard {prompt}"
-    judge = EndpointJudge(settings(server, api=api, concurrency=3, price_in=2.0, price_out=30.0), seed=0)
+    judge = EndpointJudge(settings(server, api=api, concurrency=3, price_in=2.0, price_out=30.0), 0, WORDS)
     prompts = [f"question {i}" for i in range(20)]
     assert texts(judge.ask(prompts, 1, never)) == [f"heard {prompt}" for prompt in prompts]
     assert sorted(server.prompts) == sorted(prompts) and 1 <= server.most_at_once <= 3
@@ -69,7 +74,7 @@ def test_every_prompt_gets_its_own_answer_in_order(server, api):
 
 def test_the_key_comes_from_the_environment_and_is_shown_nowhere(server, monkeypatch):
     monkeypatch.setenv("MY_KEY", "sk-secret")
-    judge = EndpointJudge(settings(server, api_key_env="MY_KEY"), seed=0)
+    judge = EndpointJudge(settings(server, api_key_env="MY_KEY"), 0, WORDS)
     judge.ask(["q"], 1, never)
     assert server.keys == {"Bearer sk-secret"}
     server.answer = lambda prompt: (401, "wrong key")
@@ -78,13 +83,13 @@ def test_the_key_comes_from_the_environment_and_is_shown_nowhere(server, monkeyp
     assert "sk-secret" not in f"{caught.value} {vars(caught.value)} {judge.identity}"
     monkeypatch.delenv("MY_KEY")
     with pytest.raises(ConfigError, match="MY_KEY is not set"):
-        EndpointJudge(settings(server, api_key_env="MY_KEY"), seed=0)
+        EndpointJudge(settings(server, api_key_env="MY_KEY"), 0, WORDS)
 
 
 def test_a_request_is_tried_again_so_many_times_and_no_more(server):
     fails = [(503, "overloaded"), (429, "slow down")]
     server.answer = lambda prompt: fails.pop() if fails else RIGHT
-    judge = EndpointJudge(settings(server, max_retries=2), seed=0)
+    judge = EndpointJudge(settings(server, max_retries=2), 0, WORDS)
     assert texts(judge.ask(["q"], 1, never)) == [RIGHT]
     assert len(server.prompts) == 3
     server.answer = lambda prompt: (503, "overloaded")
@@ -95,7 +100,7 @@ def test_a_request_is_tried_again_so_many_times_and_no_more(server):
 
 def test_a_refused_question_is_that_questions_problem_alone(server):
     server.answer = lambda prompt: (400, "too long") if prompt == "long" else RIGHT
-    judge = EndpointJudge(settings(server), seed=0)
+    judge = EndpointJudge(settings(server), 0, WORDS)
     short, long = judge.ask(["short", "long"], 1, never)
     assert short.text == RIGHT and not short.problem
     assert long.refused and "400 too long" in long.problem and judge.running
@@ -105,23 +110,23 @@ def test_a_server_that_refuses_every_question_is_an_error_and_no_verdict(server)
     """A model that does not take a setting, for instance: else every group of the run would be dropped in silence."""
     server.answer = lambda prompt: (400, "temperature is not supported")
     with pytest.raises(EngineError, match=r"refused all of 8 questions.*temperature is not supported"):
-        EndpointJudge(settings(server), seed=0).ask([str(i) for i in range(8)], 1, never)
+        EndpointJudge(settings(server), 0, WORDS).ask([str(i) for i in range(8)], 1, never)
 
 
 def test_a_page_that_is_no_judge_is_away(server):
     server.answer = lambda prompt: PAGE
     with pytest.raises(Unavailable, match="no judge: not JSON"):
-        EndpointJudge(settings(server), seed=0).ask(["q"], 1, never)
+        EndpointJudge(settings(server), 0, WORDS).ask(["q"], 1, never)
 
 
 def test_a_stopped_task_does_not_wait_for_its_turns(server):
-    judge = EndpointJudge(settings(server, requests_per_min=1.0, concurrency=4), seed=0)  # a turn a minute
+    judge = EndpointJudge(settings(server, requests_per_min=1.0, concurrency=4), 0, WORDS)  # a turn a minute
     assert judge.ask(["a", "b", "c", "d"], 1, lambda: bool(server.prompts)) is None
     wait_for(lambda: not any(thread.name.startswith("judge") for thread in threading.enumerate()))
 
 
 def test_no_more_requests_start_in_a_minute_than_allowed(server):
-    judge = EndpointJudge(settings(server, requests_per_min=600.0), seed=0)  # one every 0.1 s
+    judge = EndpointJudge(settings(server, requests_per_min=600.0), 0, WORDS)  # one every 0.1 s
     begun_s = time.monotonic()
     judge.ask([str(i) for i in range(6)], 1, never)
     assert time.monotonic() - begun_s >= 0.5  # five gaps: a lower bound that no machine can undercut
@@ -129,7 +134,7 @@ def test_no_more_requests_start_in_a_minute_than_allowed(server):
 
 def test_a_drain_does_not_wait_for_answers(server):
     server.answer = lambda prompt: None
-    judge = EndpointJudge(settings(server, timeout_s=20.0), seed=0)
+    judge = EndpointJudge(settings(server, timeout_s=20.0), 0, WORDS)
     assert judge.ask(["q"], 1, lambda: bool(server.prompts)) is None
 
 
@@ -149,7 +154,7 @@ def test_while_the_judge_is_away_no_sample_is_judged_and_the_task_says_so_and_go
 ):
     """One shard is judged, the judge goes away under the second, and comes back."""
     run, life = make_run(tmp_path, tokenizer_dir, idle_s=60.0), Lifetime(job="local-1")
-    decider = GenerativeDecider(EndpointJudge(settings(server, timeout_s=0.3), 0), run.config().verifier)
+    decider = GenerativeDecider(EndpointJudge(settings(server, timeout_s=0.3), 0, WORDS), run.config().verifier)
     worker = VerifyWorker(run, run.config(), life, run.events("verify", "local-1"), decider)
     for group in (0, 1):
         run.queue("rollouts").put(f"g{group:08d}-0001", [rollout(group, response="\\boxed{5}")])
@@ -189,7 +194,7 @@ def test_while_the_judge_is_away_no_sample_is_judged_and_the_task_says_so_and_go
 )
 def test_empty_text_and_rubbish_are_no_verdict(server, tokenizer_dir, rubbish):
     server.answer = lambda prompt: rubbish
-    decider = GenerativeDecider(EndpointJudge(settings(server), 0), settings(server))
+    decider = GenerativeDecider(EndpointJudge(settings(server), 0, WORDS), settings(server))
     pair = Pair("q", "5", "6")
     assert decider.decide([pair], never).decisions[pair].decision == NO_VERDICT
     assert len(server.prompts) == 2, "asked again once"
