@@ -118,8 +118,8 @@ class Question:
 @dataclass(frozen=True, kw_only=True)
 class Sample(Question):
     """One response to a question. `sample` numbers a question's from 0. `num_tokens` counts the response's.
-    `finish_reason` is "stop", "length", or "prompt_too_long" where nothing was asked. `weight_digest` says whose response
-    it is."""
+    `finish_reason` is "stop", "length", or "prompt_too_long" where nothing was asked. `weight_digest` says whose
+    response it is."""
 
     sample: int
     response: str
