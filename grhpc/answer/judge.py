@@ -43,9 +43,8 @@ _QUOTES = "\"'`\u201c\u2018\u00ab"
 _HEADING = re.compile(r"#(?=#)")
 _LABEL = re.compile(r"[A-Za-z][A-Za-z ]*(?=:)")
 _SEQUENCE = 8  # words of the template in a row that no honest answer repeats
-# What opens a special token of some tokenizer, as <|im_end|>, </s>, <start_of_turn>, <<SYS>>, [INST]; what ends one.
-_OPENS_TOKEN = re.compile(r"<(?=[^\W\d]|[|\uff5c/!<\u2581])|\[(?=/?[^\W\d]{2,}+\])")
-_ENDS_TOKEN = re.compile(r"(?<=[|\uff5c\u2581])>")
+# What opens a special token of any tokenizer: <|im_end|>, <\uff5cUser\uff5c>, </s>, <start_of_turn>, <<SYS>>, [INST].
+_OPENS_TOKEN = re.compile(r"<(?=[^\W\d]|[|\uff5c/])|\[(?=/?[^\W\d]{2,}+\])")
 _TURN_TOKEN = re.compile(
     r"<\|(?:im_|end|eot|eom|begin|start|user|assistant|system|pad)\w*\|>|<\uff5c[^\s<>]{1,40}\uff5c>"
 )
@@ -67,12 +66,13 @@ _LOOK_BACK = 20  # characters before a turn's name in which a line may begin, or
 _MOST_PARTS = 1  # of the judge's prompt that an answer may speak of
 _LAYOUT = re.compile(r"\\(?:left|right|quad|qquad|text|textbf|mathrm|mathbf|boxed|displaystyle|[,;:! ])(?![a-zA-Z])")
 _MEANINGFUL = {"<", ">", "=", "+"}
+_FEW = 6  # words of a reference that may be no more than a symbol's name
 _OF_SYMBOLS = re.compile(  # a question that asks for one
     r"\b(?:symbols?|signs?|operators?|punctuation|characters?|brackets?|braces?|parenthes[ei]s|delimiters?|separators?"
     r"|regex|empty|null)\b|\\(?:emptyset|varnothing)|\u2205",
     re.IGNORECASE,
 )
-_SYMBOL = re.compile(  # a reference that names one
+_SYMBOL = re.compile(  # a reference of few words that names one
     r"\b(?:nil|nothing|void|blank|minus|subtract\w*|dash|hyphen|comma|(?:semi)?colon|period|full stop|decimal point|dot"
     r"|(?:question|exclamation|quotation) mark|apostrophe|quotes?|(?:back)?slash|division|asterisk|star|multipl\w+"
     r"|ampersand|and|or|not|percent|modul\w+|caret|tilde|pipe|bar|hash|at|underscore|ellipsis|dollar)\b",
@@ -123,8 +123,7 @@ def harmless(template: str, answer: str) -> str:
     """
     line = _HEADING.sub("# ", " ".join(_INVISIBLE.sub("", answer).split()))
     line = _CLAIM.sub("claim", _labels(template).sub(r"\1 ", line))
-    line = _ENDS_TOKEN.sub(" >", _OPENS_TOKEN.sub(r"\g<0> ", line))
-    return " ".join(line.split())
+    return " ".join(_OPENS_TOKEN.sub(r"\g<0> ", line).split())
 
 
 def settle(template: str, question: str, reference: str, answer: str) -> Settled | None:
@@ -176,8 +175,8 @@ def _may_be_a_symbol(question: str, reference: str, answer: str) -> bool:
         return False
     asked = f"{question}\n{reference}"
     listed = sign in reference.split() or sign in options_of(question).values()
-    named = _OF_SYMBOLS.search(asked) or _SYMBOL.search(reference)
-    return listed or not says_something(reference) or named is not None
+    named = _OF_SYMBOLS.search(asked) or (len(reference.split()) <= _FEW and _SYMBOL.search(reference))
+    return listed or not says_something(reference) or bool(named)
 
 
 def _claims(text: str) -> bool:
@@ -192,7 +191,7 @@ def _labels(template: str) -> re.Pattern[str]:
     Not the end of a longer word ("ecosystem:"), but "6User:", and "plumsUser:" too.
     """
     names = "|".join(map(re.escape, sorted(_names(template) | _TURNS | {_DECIDED}, key=len, reverse=True)))
-    return re.compile(rf"((?<![^\W\d_])(?i:{names})|(?<![A-Z])(?:{names}))\s*+[:\uff1a][\s:\uff1a]*+")
+    return re.compile(rf"((?:(?<![^\W\d_])|(?<![A-Z])(?=[A-Z]))(?i:{names}))\s*+[:\uff1a][\s:\uff1a]*+")
 
 
 def _parts(template: str, text: str) -> set[str]:
