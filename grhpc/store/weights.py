@@ -123,6 +123,10 @@ class WeightStore:
                 time.sleep(0.05)
         return None
 
+    def versions(self) -> list[int]:
+        """The versions that are published and kept, oldest first."""
+        return sorted({parse_folder(name)[1] for name in self._published()})
+
     def find(self, version: int) -> WeightRef | None:
         """This very version, of the highest generation that published it; None where it is not, or no longer, there."""
         for name in reversed(self._published()):

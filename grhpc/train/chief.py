@@ -45,9 +45,8 @@ class Chief(Keeper):
         """Bring queue and ledger together again, then say that the trainer is ready."""
         self._flow.recover()
         self._events.emit("ready", step=step)
-        newest = self._run.weights.newest()
-        if newest is not None and self._is_heldout_due(newest.version):
-            self._flow.request_heldout(newest.version, self._heldout)  # a life may end between publishing and asking
+        for version in filter(self._is_heldout_due, self._run.weights.versions()):
+            self._flow.request_heldout(version, self._heldout)  # a life may end between publishing and asking
 
     def decide(self, step: int, since_s: float, needed_s: float) -> StepEntry | str:
         """What every rank does next: train this entry, WAIT (ask again), or STOP; `needed_s` is a step and a save."""

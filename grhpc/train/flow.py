@@ -15,7 +15,6 @@ from grhpc.errors import GaveUp
 from grhpc.grpo.batch import drop_reason
 from grhpc.lifetime import Lifetime
 from grhpc.records import HELDOUT, GroupPrompt, Prompt, Trained, Verdict
-from grhpc.store.atomic import list_names
 from grhpc.store.events import EventLog
 from grhpc.store.groups import groups_of, heldout_name, heldout_version, is_heldout, train_name
 from grhpc.store.ledger import Ledger, StepEntry
@@ -42,6 +41,7 @@ class Flow:
         self._held: dict[int, list[Verdict]] = {}
         self._leases: dict[str, tuple[Lease[Verdict], set[int]]] = {}
         self._pending_heldout: set[int] = set()
+        self._due_heldout: dict[int, Sequence[Prompt]] = {}  # asked for when none is pending
         self._failed_scan_s = 0.0
         self.dropped: Counter[str] = Counter()
         self.duplicates = 0
@@ -105,16 +105,18 @@ class Flow:
         self._put(range(first, first + count), version)
 
     def request_heldout(self, version: int, prompts: Sequence[Prompt]) -> None:
-        """Ask the roles to answer held-out prompts greedily under weights `version`, unless that was done."""
+        """Ask the roles to answer held-out prompts greedily under weights `version`, unless that was done.
+
+        One version after the other: of two at a time, different verify tasks would ask the judge the same questions.
+        """
         asked = prompts[: self._config.evaluate.heldout_prompts]
-        done = self._run.heldout_path(version)
-        if asked and version not in self._pending_heldout and done.name not in list_names(done.parent):
-            self._prompts.put(heldout_name(version, len(asked)), heldout_groups(asked, version))
-            self._pending_heldout.add(version)
+        if asked and version not in self._pending_heldout and version not in self._run.heldout_versions():
+            self._due_heldout[version] = asked
+            self._ask_next_heldout()
 
     def heldout_versions(self) -> set[int]:
         """Weight versions that a held-out evaluation still needs."""
-        return set(self._pending_heldout)
+        return self._pending_heldout.union(self._due_heldout)
 
     def collect(self) -> int:
         """Take in every verdict shard that is ready and every failed shard. Returns how many shards came in."""
@@ -128,6 +130,7 @@ class Flow:
         if time.monotonic() - self._failed_scan_s > FAILED_SCAN_S:
             self._failed_scan_s = time.monotonic()
             self._settle_failed()
+        self._ask_next_heldout()
         return num_shards
 
     def collect_heldout(self, patience_s: float) -> None:
@@ -135,7 +138,7 @@ class Flow:
         deadline = time.monotonic() + patience_s
         backoff = Backoff(self._config.store.poll_min_s, self._config.store.poll_max_s)
         self.collect()
-        while self._pending_heldout and not self._life.draining and time.monotonic() < deadline:
+        while self.heldout_versions() and not self._life.draining and time.monotonic() < deadline:
             backoff.wait(limit_s=deadline - time.monotonic())
             self.collect()
 
@@ -178,6 +181,13 @@ class Flow:
             self._leases[lease.name] = (lease, fresh)
         else:
             lease.done()
+
+    def _ask_next_heldout(self) -> None:
+        if self._due_heldout and not self._pending_heldout:
+            version = min(self._due_heldout)
+            asked = self._due_heldout.pop(version)
+            self._prompts.put(heldout_name(version, len(asked)), heldout_groups(asked, version))
+            self._pending_heldout.add(version)
 
     def _keep_heldout(self, lease: Lease[Verdict]) -> None:
         version = lease.rows[0].weight_version

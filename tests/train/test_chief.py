@@ -102,6 +102,20 @@ def test_heldout_is_asked_for_once_though_the_trainer_died_between_publishing_an
     assert heldout_shards(run) == [], "answered before"
 
 
+def test_held_out_answers_are_asked_for_under_one_version_at_a_time(run: RunDir) -> None:
+    """Of two at a time, different verify tasks would put the same questions to the judge."""
+    earlier_life(run, steps=6)
+    publish(run, 1, 3)
+    publish(run, 1, 6)
+    chief = chief_of(run)
+    chief.recover(6)
+    assert heldout_shards(run) == ["prompts/h000003-00000000-0005"]
+    assert chief._flow.heldout_versions() == {3, 6}, "the second one's weights would be pruned"
+    assert Feeder(run, 1).feed_once()
+    chief._flow.collect()
+    assert run.heldout_versions() == [3] and heldout_shards(run) == ["prompts/h000006-00000000-0005"]
+
+
 def test_a_superseded_trainers_weights_of_the_same_number_are_not_taken_for_ours(run: RunDir) -> None:
     """Weights of step 5 are there, but no ledger line of it was when this trainer began: they are of other groups."""
     earlier_life(run, steps=4)
