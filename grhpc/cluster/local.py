@@ -4,19 +4,22 @@
 down and ends: Ctrl-C in the terminal that started a run ends no job of it. Every job is a submitit controller with its
 tasks below it.
 
-GPUs, where asked for, are dealt out one job after the other, from those of CUDA_VISIBLE_DEVICES or else all of the
-machine, without what live jobs of the runs in the same folder (runs/) hold. Runs elsewhere, other programs and other
-people are not seen: with them, share the GPUs by CUDA_VISIBLE_DEVICES.
+GPUs, where asked for, are dealt out one job after the other and one start after the other, from those of
+CUDA_VISIBLE_DEVICES or else all of the machine, without what live jobs of the runs in the same folder (runs/) hold.
+Runs elsewhere, other programs and other people are not seen: with them, share the GPUs by CUDA_VISIBLE_DEVICES.
 
 Does not know: SLURM. Invariant: a job that was started is written down before the helper ends.
 """
 
 import contextlib
+import fcntl
 import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from grhpc.cluster.job import start_ticks
@@ -29,6 +32,7 @@ from grhpc.config import AnyConfig, RoleConfig
 from grhpc.errors import ClusterError, CorruptFile
 from grhpc.store.rundir import RunDir
 
+DEALING_S = 120.0  # for one start to deal out its GPUs
 FOREVER_MIN = 60 * 24 * 365 * 10  # there is no queue to be fair to, so no time limit
 
 
@@ -92,20 +96,36 @@ def _submit_here(run: RunDir, config: AnyConfig, role: str, count: int) -> None:
     asked = role_config(config, role)
     ranks = asked.nodes * asked.tasks_per_node  # one machine: all ranks on it
     each = gpus_a_job(asked)
-    require_gpus(config, {role: count}, run.root.parent)
-    free = _free_gpus(run.root.parent) if each else []
-    for i in range(count):
-        gpus = free[i * each : (i + 1) * each]
-        executor = submitit.LocalExecutor(run.log_dir(role), python=python_words(asked, gpus))
-        executor.update_parameters(tasks_per_node=ranks, timeout_min=FOREVER_MIN, stderr_to_stdout=True)
-        job = executor.submit(run_role, role, str(run.path))
-        started = start_ticks(int(job.job_id))
-        submission = Submission("local", role, job.job_id, started=started, gpus=gpus)
-        try:
-            record(run.jobs_dir, submission)
-        except BaseException:
-            kill([submission])
-            raise
+    with _dealing() if each else contextlib.nullcontext():
+        require_gpus(config, {role: count}, run.root.parent)
+        free = _free_gpus(run.root.parent) if each else []
+        for i in range(count):
+            gpus = free[i * each : (i + 1) * each]
+            executor = submitit.LocalExecutor(run.log_dir(role), python=python_words(asked, gpus))
+            executor.update_parameters(tasks_per_node=ranks, timeout_min=FOREVER_MIN, stderr_to_stdout=True)
+            job = executor.submit(run_role, role, str(run.path))
+            started = start_ticks(int(job.job_id))
+            submission = Submission("local", role, job.job_id, started=started, gpus=gpus)
+            try:
+                record(run.jobs_dir, submission)
+            except BaseException:
+                kill([submission])
+                raise
+
+
+@contextlib.contextmanager
+def _dealing() -> Iterator[None]:
+    """One at a time on this machine: two starts at once would be dealt the same GPUs."""
+    path, until_s = Path(tempfile.gettempdir()) / f"grhpc-gpus-{os.getuid()}.lock", time.monotonic() + DEALING_S
+    with path.open("a") as lock:
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            if time.monotonic() > until_s:
+                raise ClusterError(f"another start has been dealing out GPUs for {DEALING_S:.0f} s", f"end it: {path}")
+            time.sleep(0.1)
+        yield
 
 
 def main(words: list[str]) -> int:

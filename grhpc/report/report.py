@@ -93,7 +93,7 @@ def _rows(history: History) -> list[dict[str, Any]]:
     return rows
 
 
-def _thinned(rows: list[dict[str, Any]], most: int = 24) -> list[dict[str, Any]]:
+def _thinned(rows: list[dict[str, Any]], most: int = 40) -> list[dict[str, Any]]:
     """Rows with a held-out figure, and of the others as many as fit."""
     every = -(-len(rows) // most)
     return [row for i, row in enumerate(rows) if i % every == 0 or row is rows[-1] or row["heldout_true"] is not None]

@@ -100,6 +100,14 @@ def test_gpus_are_dealt_out_of_the_shells_own(make_run: MakeRun, monkeypatch: py
     assert job.gpus == ["0"]
 
 
+def test_two_starts_at_once_are_not_dealt_the_same_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "DEALING_S", 0.3)
+    run = new_run(tmp_path, "local", verify=stub("verify", gpus_per_node=1))
+    with local._dealing(), pytest.raises(ClusterError, match="another start has been dealing out GPUs"):
+        local._submit_here(run, run.config(), "verify", 1)
+    assert not read_submissions(run.jobs_dir)
+
+
 @pytest.mark.parametrize("asked", [{"gres": "gpu:2"}, {"gpus_per_node": 2}, {"gpus_per_node": 1, "tasks": 2}])
 def test_too_few_gpus_are_said_before_anything_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any]
