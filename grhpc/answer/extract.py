@@ -1,7 +1,8 @@
 """The final short answer in a response: one extractor, for training and for evaluation.
 
-A box (`\\boxed{..}`, `\\fbox{..}`) goes before a marker ("Final Answer:", "The answer is"); among boxes, and among
-markers, the last one that holds something wins. A box may nest braces to any depth; one that is never closed is no box.
+A box (`\\boxed{..}`, `\\fbox{..}`) goes before an explicit marker, one with a colon or a heading ("Final Answer: 5"),
+and that before prose ("the answer is 5") and derivations ("Solution: ..."); of a kind the last one that holds something
+wins. A box may nest braces to any depth; one that is never closed is none. Maths signs around it all are no part of it.
 
 Does not know: prompts, tokens, whether an answer is right. Invariant: takes time linear in the response, never raises.
 """
@@ -21,6 +22,20 @@ _LINE = re.compile(r"\S[^\r\n]*+")
 _ARTICLE = re.compile(r"(?<!\w)(?:the[ \t]+)?(?:(?:final|correct)[ \t]+)?\Z")
 _HEADING = re.compile(r"(?:\A|[\r\n])[ \t*_#]*(?:the[ \t]+)?final[ \t]+\Z")
 _TAGGED = re.compile(r"<((?:final_)?answer)>(.*)</\1>", re.IGNORECASE)
+_DERIVES = re.compile(  # what follows "Answer:" where it opens a derivation
+    r"(?:[Ll]et(?:['\u2019]s|[ \t]+(?:us|me|\$|[A-Za-z]\b))|[Ff]irst(?:,|[ \t]+(?:we|I|let|find|note))|[Ss]tep[ \t]+1\b"
+    r"|(?:[Ww]e|I)[ \t]+[a-z]|[Tt]o[ \t]+[a-z])"
+)
+_LONG = 10  # words: an explicit answer of more is thought to derive the one that prose gives after it
+_SHORT = 5  # words that may be an answer where prose goes on in their line; more of them derive it
+_JOINS = re.compile(
+    r"(?<![ \t,;(])[ \t,;(]++(?:(?:and|as|because|hence|since|so|therefore|thus)[ \t,]*+)?\Z", re.IGNORECASE
+)
+_MATHS = re.compile(
+    r"(\$\$?)((?:[^$\\]|\\.)++)\1|\\\(((?:[^\\]|\\[^()])++)\\\)|\\\[((?:[^\\]|\\[^\[\]])++)\\\]", re.DOTALL
+)
+_HOPE = re.compile(r"\.?[ \t]?I hope (?:it|this) is correct\Z", re.IGNORECASE)  # the end of Minerva's prompts
+_HOPE_LENGTH = 30
 _LOOK_BACK = 60  # characters before the word that may belong to the marker
 _MOST_WORDS = 5000  # from the end, that may be markers; the rest is noise
 _MOST_LINES = 4  # after a marker, until the answer begins
@@ -31,20 +46,22 @@ _EMPHASIS = "*_ \t"
 
 def extract_answer(response: str) -> str | None:
     """The last final answer in `response`, stripped; None where there is none."""
-    return _last_box(response) or _last_marked(response)
+    answer = _last_box(response) or _last_marked(response)
+    whole = _MATHS.fullmatch(answer)
+    return ((whole and (whole[2] or whole[3] or whole[4]).strip()) or answer) or None
 
 
-def _last_box(text: str) -> str | None:
+def _last_box(text: str) -> str:
     boxes = [match.end() - 1 for match in _BOX.finditer(text)]
     if not boxes:
-        return None
+        return ""
     start = boxes[0]
     depth = _brace_depth(text[start:])
     lowest_after = np.minimum.accumulate(depth[::-1])[::-1]
     opened = np.asarray(boxes) - start
     closed = opened[lowest_after[opened] < depth[opened]]
     if not len(closed):
-        return None
+        return ""
     at = int(closed[-1])
     length = int(np.argmax(depth[at:] < depth[at]))
     return text[start + at + 1 : start + at + length].strip()
@@ -58,18 +75,28 @@ def _brace_depth(text: str) -> Any:
     return np.cumsum((codes == ord("{")).astype(np.int8) - (codes == ord("}")), dtype=np.int32)
 
 
-def _last_marked(text: str) -> str | None:
+def _last_marked(text: str) -> str:
+    """What follows the last explicit marker, or else the last one in prose. An explicit one may hold one in prose."""
     lower = text.replace("\u0130", "i").lower()  # that letter alone changes the length
-    end = len(text)
+    end, last, following = len(text), "", ""
     for at, word in itertools.islice(_words_from_the_end(lower), _MOST_WORDS):
         marker = _marker(lower, at, word)
         if marker is None:
             continue
-        start, stop = marker
-        if content := _first_line(text[stop:end], only_this=word == "solution"):
-            return content
+        start, stop, explicit = marker
+        content, cut = _first_line(text[stop:end], only_this=word == "solution")
         end = start
-    return None
+        if explicit and following and (not content or (cut and len(content.split()) > _SHORT)):
+            return following
+        if explicit and content and not _derives(content):
+            return _JOINS.sub("", content) if cut and following else content
+        following = content or following
+        last = last or content
+    return last
+
+
+def _derives(content: str) -> bool:
+    return bool(_DERIVES.match(content)) or content.endswith(":") or len(content.split()) > _LONG
 
 
 def _words_from_the_end(lower: str) -> Iterator[tuple[int, str]]:
@@ -83,33 +110,37 @@ def _words_from_the_end(lower: str) -> Iterator[tuple[int, str]]:
         last[word] = lower.rfind(word, 0, at)
 
 
-def _marker(lower: str, at: int, word: str) -> tuple[int, int] | None:
-    """Where the marker around the word at `at` begins and ends; None where the word marks nothing."""
+def _marker(lower: str, at: int, word: str) -> tuple[int, int, bool] | None:
+    """Where the marker around the word at `at` begins and ends, whether it is explicit; None where there is none."""
     before = lower[max(0, at - _LOOK_BACK) : at]
     article = _ARTICLE.search(before)
     if article is None:  # the middle of another word
         return None
     prefix = article[0]
-    match = _COLON.match(lower, at)
-    if match is None and prefix.startswith("the"):
-        match = _IS.match(lower, at)
-    if match is None and _HEADING.search(before):
-        match = _ENDS_LINE.match(lower, at)
-    return None if match is None else (at - len(prefix), match.end())
+    if match := _COLON.match(lower, at):
+        return at - len(prefix), match.end(), word == "answer" or " is" in match[0]
+    if prefix.startswith("the") and (match := _IS.match(lower, at)):
+        return at - len(prefix), match.end(), False
+    if _HEADING.search(before) and (match := _ENDS_LINE.match(lower, at)):
+        return at - len(prefix), match.end(), True
+    return None
 
 
-def _first_line(text: str, only_this: bool) -> str:
-    """The first line with something on it, without emphasis, a closing full stop, or end-of-text tokens."""
+def _first_line(text: str, only_this: bool) -> tuple[str, bool]:
+    """The first line with something on it, without emphasis, a closing full stop, or end-of-text tokens; and whether
+    the text ends with it."""
     if only_this:
         text = text.splitlines()[0] if text else ""
     for match in itertools.islice(_LINE.finditer(text), _MOST_LINES):
         content = _without_end_tokens(match[0]).strip(_EMPHASIS).lstrip(":\uff1a").strip(_EMPHASIS)
         content = content.removesuffix(".").rstrip(_EMPHASIS)
+        if hope := _HOPE.search(content, max(0, len(content) - _HOPE_LENGTH)):
+            content = content[: hope.start()].rstrip(_EMPHASIS)
         if tagged := _TAGGED.fullmatch(content):
             content = tagged[2].strip()
         if content and content not in _OPENS_MATHS:
-            return content
-    return ""
+            return content, match.end() == len(text)
+    return "", False
 
 
 def _without_end_tokens(line: str) -> str:

@@ -16,6 +16,7 @@ TEXTS = {
     "boxes in boxes": "\\boxed{" * 120_000 + "}" * 120_000,
     "escaped braces": "\\boxed{" + "\\{" * 500_000,
     "markers": "answer:" * 140_000,
+    "markers in prose": "the answer is so " * 60_000,
     "words": "so we see that it is so " * 42_000 + "\\boxed{1}",
 }
 
