@@ -1,5 +1,6 @@
 """A small OpenAI-compatible server for tests, which does as it is told: answers, fails, hangs, dies and returns."""
 
+import contextlib
 import json
 import threading
 from collections.abc import Callable
@@ -7,14 +8,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 PAGE = b"<html>Please log in</html>"
+DRIP = "drip"  # a byte of the answer every tenth of a second, for a minute
+BROKEN = "broken"  # what calls itself JSON and is none
 
 
 class Server:
-    """`answer(prompt)` is a text, a status with a message, PAGE, or None for silence. Counts what it was asked."""
+    """`answer(prompt)` is a text, a status with a message (and headers), PAGE, DRIP, BROKEN, or None for silence.
+    Counts what it was asked. `models` is what it says that it serves."""
 
     def __init__(self, answer: Callable[[str], Any]) -> None:
         self.answer = answer
         self.prompts: list[str] = []
+        self.models: list[dict[str, Any]] = []
         self.keys: set[str] = set()
         self.at_once = self.most_at_once = 0
         self.lock = threading.Lock()
@@ -42,10 +47,10 @@ class Server:
         with self.lock:
             self.prompts.append(prompt)
         told = self.answer(prompt)
-        if told is None or told is PAGE:
+        if told is None or told in (PAGE, DRIP, BROKEN):
             return told
         if isinstance(told, tuple):
-            return told[0], {"error": {"message": told[1]}}
+            return told[0], {"error": {"message": told[1]}}, *told[2:]
         choice: dict[str, Any] = {"index": 0, "finish_reason": "stop"}
         if "messages" in request:
             choice["message"] = {"role": "assistant", "content": told}
@@ -58,7 +63,7 @@ class Server:
 def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self._send(200, {"object": "list", "data": []})
+            self._send(200, {"object": "list", "data": server.models})
 
         def do_POST(self) -> None:
             request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -76,14 +81,31 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
                 return
             if told is PAGE:
                 self._send_data(200, PAGE, "text/html")
-                return
-            self._send(*told)
+            elif told == BROKEN:
+                self._send_data(200, b'{"choices": [', "application/json")
+            elif told == DRIP:
+                self._drip()
+            else:
+                self._send(*told)
 
-        def _send(self, status: int, body: dict[str, Any]) -> None:
-            self._send_data(status, json.dumps(body).encode(), "application/json")
+        def _drip(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", "600")
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                for _ in range(600):
+                    self.wfile.write(b" ")
+                    if server.silence.wait(0.1):
+                        return
 
-        def _send_data(self, status: int, data: bytes, kind: str) -> None:
+        def _send(self, status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> None:
+            self._send_data(status, json.dumps(body).encode(), "application/json", headers)
+
+        def _send_data(self, status: int, data: bytes, kind: str, headers: dict[str, str] | None = None) -> None:
             self.send_response(status)
+            for name, value in (headers or {}).items():
+                self.send_header(name, value)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()

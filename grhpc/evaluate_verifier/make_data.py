@@ -4,8 +4,8 @@ Writes OUT, its held-out twin (Parquet or JSONL, one lesson a row), and a manife
 The columns are named after the parts of the prompt (question, ground_truth, student_answer, verification) unless
 `--name` says otherwise: how TIGER-Lab/verifier-sft-data names its own is nowhere to read for this project.
 
-What a call of the judge decided is kept in OUT's folder `.decisions` as soon as the whole call is answered: a
-repetition after a failure asks again only for the call that failed. It may be removed when all is done.
+What the judge decided is kept in OUT's folder `.decisions`: of an endpoint as it comes, of an engine after each call. A
+repetition after a failure asks only for the rest. It may be removed when all is done.
 
 Does not know: how lessons are made. Invariant: what can be refused is refused before the judge is asked.
 """

@@ -17,7 +17,7 @@ from dataclasses import replace
 from grhpc.answer.choice import same_choice
 from grhpc.answer.rules import MathVerify, exact, maths_can_tell
 from grhpc.judge.decide import Decided, Decision, Pair
-from grhpc.judge.generative import GenerativeDecider
+from grhpc.judge.generative import GUARD, GenerativeDecider
 from grhpc.records import NO, NO_VERDICT, YES
 
 EXACT, CHOICE, RULE = "exact", "choice", "rule"
@@ -91,7 +91,7 @@ class HybridDecider:
             if decision := self._settle(pair):
                 settled[pair] = decision
         left = [pair for pair in pairs if pair not in settled]
-        audited = [pair for pair in settled if self._is_audited(pair) and not self._generative.guard(pair)]
+        audited = [pair for pair, decision in settled.items() if decision.layer != GUARD and self._is_audited(pair)]
         judged = self._generative.decide([*left, *audited], should_stop, shard, frozenset(audited))
         if judged is None:
             return None

@@ -32,7 +32,7 @@ class Pace:
 def back_off_s(failed: int, wish: str | None) -> float:
     """How long to wait after the try number `failed` (from 1): twice as long each time, not all clients at once; where
     the server asks for more by its Retry-After header (`wish`: seconds or a date), so long."""
-    wait_s = _FIRST_WAIT_S * 2 ** min(failed - 1, 16) * random.uniform(0.75, 1.25)
+    wait_s = _FIRST_WAIT_S * 2.0 ** min(failed - 1, 16) * random.uniform(0.75, 1.25)
     return min(LONGEST_WAIT_S, max(wait_s, _wish_s(wish or "")))
 
 

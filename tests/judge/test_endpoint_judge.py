@@ -1,5 +1,6 @@
 """A judge behind an address: a server that fails in every way it can, and a real `vllm serve`."""
 
+import email.utils
 import os
 import socket
 import subprocess
@@ -10,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from openai_server import PAGE, Server
+from openai_server import BROKEN, DRIP, PAGE, Server
 from until_empty import UntilEmpty
 from verify_rows import make_run, rollout
 
@@ -19,9 +20,10 @@ from grhpc.config_file import check
 from grhpc.engine.tokenizer import load_tokenizer
 from grhpc.errors import ConfigError, EngineError, Unavailable
 from grhpc.judge.decide import Pair
-from grhpc.judge.endpoint_judge import EndpointJudge
+from grhpc.judge.endpoint_judge import MANY, EndpointJudge
 from grhpc.judge.generative import GenerativeDecider
 from grhpc.judge.make import make_decider
+from grhpc.judge.pacing import LONGEST_WAIT_S, back_off_s
 from grhpc.lifetime import Lifetime
 from grhpc.records import NO, NO_VERDICT, YES
 from grhpc.store.events import read_events
@@ -32,7 +34,7 @@ SHIPPED = Path(__file__).parents[2] / "grhpc" / "data" / "tiny_models" / "verifi
 RIGHT, WRONG = "The same. Final Decision: Yes", "Not the same. Final Decision: No"
 
 
-def WORDS(texts: list[str]) -> dict[str, list[list[str]]]:  # noqa: N802
+def words_of(texts: list[str]) -> dict[str, list[list[str]]]:
     """In the place of a tokenizer: a word is a token."""
     return {"input_ids": [text.split() for text in texts]}
 
@@ -64,17 +66,18 @@ def texts(replies) -> list[str]:
 @pytest.mark.parametrize("api", ["chat", "completions"])
 def test_every_prompt_gets_its_own_answer_in_order(server, api):
     server.answer = lambda prompt: f"heard {prompt}"
-    judge = EndpointJudge(settings(server, api=api, concurrency=3, price_in=2.0, price_out=30.0), 0, WORDS)
+    judge = EndpointJudge(settings(server, api=api, concurrency=3, price_in=2.0, price_out=30.0), 0, words_of)
     prompts = [f"question {i}" for i in range(20)]
     assert texts(judge.ask(prompts, 1, never)) == [f"heard {prompt}" for prompt in prompts]
     assert sorted(server.prompts) == sorted(prompts) and 1 <= server.most_at_once <= 3
     # 20 requests of 100 and 10 tokens: 2,000 x 2.0 / 1e6 + 200 x 30.0 / 1e6
-    assert judge.usage() == {"requests": 20, "prompt_tokens": 2000, "new_tokens": 200, "cost": pytest.approx(0.01)}
+    tokens = {"prompt_tokens": 2000, "new_tokens": 200, "cost": pytest.approx(0.01)}
+    assert judge.usage() == {"requests": 20, "retries": 0, **tokens}
 
 
 def test_the_key_comes_from_the_environment_and_is_shown_nowhere(server, monkeypatch):
     monkeypatch.setenv("MY_KEY", "sk-secret")
-    judge = EndpointJudge(settings(server, api_key_env="MY_KEY"), 0, WORDS)
+    judge = EndpointJudge(settings(server, api_key_env="MY_KEY"), 0, words_of)
     judge.ask(["q"], 1, never)
     assert server.keys == {"Bearer sk-secret"}
     server.answer = lambda prompt: (401, "wrong key")
@@ -83,24 +86,122 @@ def test_the_key_comes_from_the_environment_and_is_shown_nowhere(server, monkeyp
     assert "sk-secret" not in f"{caught.value} {vars(caught.value)} {judge.identity}"
     monkeypatch.delenv("MY_KEY")
     with pytest.raises(ConfigError, match="MY_KEY is not set"):
-        EndpointJudge(settings(server, api_key_env="MY_KEY"), 0, WORDS)
+        EndpointJudge(settings(server, api_key_env="MY_KEY"), 0, words_of)
 
 
 def test_a_request_is_tried_again_so_many_times_and_no_more(server):
     fails = [(503, "overloaded"), (429, "slow down")]
     server.answer = lambda prompt: fails.pop() if fails else RIGHT
-    judge = EndpointJudge(settings(server, max_retries=2), 0, WORDS)
+    judge = EndpointJudge(settings(server, max_retries=2), 0, words_of)
     assert texts(judge.ask(["q"], 1, never)) == [RIGHT]
     assert len(server.prompts) == 3
     server.answer = lambda prompt: (503, "overloaded")
     with pytest.raises(Unavailable, match="does not answer: 503 overloaded"):
         judge.ask(["q"], 1, never)
     assert len(server.prompts) == 6 and not judge.running
+    assert judge.usage().items() >= {"requests": 6, "retries": 4, "new_tokens": 10}.items()
+
+
+def test_tries_again_take_their_turns_too(server):
+    """At ten a second: five tries of one question cannot all come within two gaps."""
+    fails = [(429, "slow down")] * 4
+    server.answer = lambda prompt: fails.pop() if fails else RIGHT
+    judge = EndpointJudge(settings(server, max_retries=4, requests_per_min=60.0), 0, words_of)  # one a second
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("grhpc.judge.endpoint_judge.back_off_s", lambda failed, wish: 0.0)
+        begun_s = time.monotonic()
+        assert texts(judge.ask(["q"], 1, never)) == [RIGHT]
+    assert time.monotonic() - begun_s >= 4
+
+
+def test_the_server_may_say_when_to_try_again(server, monkeypatch):
+    fails = [(429, "slow down", {"Retry-After": "7"}), (503, "busy")]
+    server.answer = lambda prompt: fails.pop() if fails else RIGHT
+    asked = []
+    monkeypatch.setattr("grhpc.judge.endpoint_judge.back_off_s", lambda *words: asked.append(words) or 0.0)
+    assert texts(EndpointJudge(settings(server, max_retries=2), 0, words_of).ask(["q"], 1, never)) == [RIGHT]
+    assert asked == [(1, None), (2, "7")]
+
+
+def test_the_wait_between_tries_grows_and_has_an_end():
+    in_5_s = email.utils.formatdate(time.time() + 5, usegmt=True)
+    assert all(0.3 <= back_off_s(1, None) <= 0.7 and 3 <= back_off_s(4, None) <= 5 for _ in range(100))
+    assert back_off_s(99, None) == back_off_s(1, "86400") == back_off_s(1, "9" * 400) == LONGEST_WAIT_S
+    assert back_off_s(1, "7") == 7 and 2 <= back_off_s(1, in_5_s) <= 6
+    assert all(back_off_s(1, rubbish) < 1 for rubbish in ("", "soon", "-5", "nan", "Mon, 99 Foo 2026", "1e9"))
+
+
+@pytest.mark.parametrize("fault", [DRIP, None], ids=["drips", "hangs"])
+def test_a_try_has_its_time_however_slowly_the_server_drips(server, fault):
+    """A byte comes within every read's limit, and the whole answer never."""
+    server.answer = lambda prompt: fault
+    judge = EndpointJudge(settings(server, timeout_s=0.5, max_retries=1), 0, words_of)
+    begun_s = time.monotonic()
+    with pytest.raises(Unavailable, match=r"does not answer: nothing whole in 0\.5 s"):
+        judge.ask(["q"], 1, never)
+    assert len(server.prompts) == 2 and time.monotonic() - begun_s < 20  # the drip alone lasts a minute
+
+
+def test_a_judge_that_is_let_go_of_leaves_no_thread_behind(server):
+    server.answer = lambda prompt: DRIP
+    before = set(threading.enumerate())
+    judge = EndpointJudge(settings(server, timeout_s=60.0), 0, words_of)
+    assert judge.ask(["a", "b", "c"], 1, lambda: len(server.prompts) == 3) is None
+    judge.close()
+    mine = {thread for thread in threading.enumerate() if "process_request" not in thread.name}
+    assert mine <= before
+
+
+def test_what_was_answered_before_a_failure_is_not_asked_again(server):
+    """Paid for is paid for."""
+    server.answer = lambda prompt: (503, "overloaded") if "third" in prompt else RIGHT
+    asked_of = replace(settings(server, concurrency=1), template="chat")
+    decider = GenerativeDecider(EndpointJudge(asked_of, 0, words_of), asked_of)
+    pairs = [Pair(question, "5", "6") for question in ("first", "second", "third", "fourth")]
+    with pytest.raises(Unavailable):
+        decider.decide(pairs, never)
+    server.answer, before = lambda prompt: RIGHT, len(server.prompts)
+    assert decider.decide(pairs[:3], never).reused == set(pairs[:2])
+    assert len(server.prompts) == before + 1
+
+
+def test_what_was_answered_before_a_stop_is_not_asked_again(server):
+    server.answer = lambda prompt: None if "second" in prompt else RIGHT
+    asked_of = replace(settings(server, timeout_s=60.0), template="chat")
+    judge = EndpointJudge(asked_of, 0, words_of)
+    decider = GenerativeDecider(judge, asked_of)
+    pairs = [Pair(question, "5", "6") for question in ("first", "second")]
+    assert decider.decide(pairs, lambda: judge.usage()["new_tokens"] > 0) is None
+    assert decider.decide(pairs[:1], never).reused == {pairs[0]}
+
+
+def test_a_question_that_is_too_long_is_not_sent(server):
+    """By the tokens of verifier.model, as for a judge in the task."""
+    asked_of = replace(settings(server), max_input_tokens=3)
+    judge = EndpointJudge(asked_of, 0, words_of)
+    fits, long = judge.ask(["a b c", "a b c d"], 1, never)
+    assert fits.text == WRONG and server.prompts == ["a b c"]
+    assert long.refused and long.problem == "the judge's prompt has 4 tokens, more than 3"
+    assert all(reply.refused for reply in judge.ask(["a b c d"] * MANY, 1, never)), "not the server's refusal"
+
+
+def test_another_model_under_the_same_name_is_another_judge(server):
+    asked_of = settings(server)
+    judge = EndpointJudge(asked_of, 0, words_of)
+    decider = GenerativeDecider(judge, replace(asked_of, template="chat"))
+    pair = Pair("q", "5", "5")
+    for number, root in enumerate(("/models/one", "/models/one", "/models/two"), 1):
+        server.models = [{"id": "other", "root": "?"}, {"id": "a-judge", "root": root, "created": number}]
+        judge.close()  # as after a failure: it is reached anew
+        decider.start()
+        assert root in judge.identity
+        decider.decide([pair], never)
+    assert len(server.prompts) == 2
 
 
 def test_a_refused_question_is_that_questions_problem_alone(server):
     server.answer = lambda prompt: (400, "too long") if prompt == "long" else RIGHT
-    judge = EndpointJudge(settings(server), 0, WORDS)
+    judge = EndpointJudge(settings(server), 0, words_of)
     short, long = judge.ask(["short", "long"], 1, never)
     assert short.text == RIGHT and not short.problem
     assert long.refused and "400 too long" in long.problem and judge.running
@@ -110,23 +211,23 @@ def test_a_server_that_refuses_every_question_is_an_error_and_no_verdict(server)
     """A model that does not take a setting, for instance: else every group of the run would be dropped in silence."""
     server.answer = lambda prompt: (400, "temperature is not supported")
     with pytest.raises(EngineError, match=r"refused all of 8 questions.*temperature is not supported"):
-        EndpointJudge(settings(server), 0, WORDS).ask([str(i) for i in range(8)], 1, never)
+        EndpointJudge(settings(server), 0, words_of).ask([str(i) for i in range(8)], 1, never)
 
 
-def test_a_page_that_is_no_judge_is_away(server):
-    server.answer = lambda prompt: PAGE
+@pytest.mark.parametrize("page", [PAGE, BROKEN])
+def test_a_page_that_is_no_judge_is_away(server, page):
+    server.answer = lambda prompt: page
     with pytest.raises(Unavailable, match="no judge: not JSON"):
-        EndpointJudge(settings(server), 0, WORDS).ask(["q"], 1, never)
+        EndpointJudge(settings(server), 0, words_of).ask(["q"], 1, never)
 
 
 def test_a_stopped_task_does_not_wait_for_its_turns(server):
-    judge = EndpointJudge(settings(server, requests_per_min=1.0, concurrency=4), 0, WORDS)  # a turn a minute
+    judge = EndpointJudge(settings(server, requests_per_min=1.0, concurrency=4), 0, words_of)  # a turn a minute
     assert judge.ask(["a", "b", "c", "d"], 1, lambda: bool(server.prompts)) is None
-    wait_for(lambda: not any(thread.name.startswith("judge") for thread in threading.enumerate()))
 
 
 def test_no_more_requests_start_in_a_minute_than_allowed(server):
-    judge = EndpointJudge(settings(server, requests_per_min=600.0), 0, WORDS)  # one every 0.1 s
+    judge = EndpointJudge(settings(server, requests_per_min=600.0), 0, words_of)  # one every 0.1 s
     begun_s = time.monotonic()
     judge.ask([str(i) for i in range(6)], 1, never)
     assert time.monotonic() - begun_s >= 0.5  # five gaps: a lower bound that no machine can undercut
@@ -134,7 +235,7 @@ def test_no_more_requests_start_in_a_minute_than_allowed(server):
 
 def test_a_drain_does_not_wait_for_answers(server):
     server.answer = lambda prompt: None
-    judge = EndpointJudge(settings(server, timeout_s=20.0), 0, WORDS)
+    judge = EndpointJudge(settings(server, timeout_s=20.0), 0, words_of)
     assert judge.ask(["q"], 1, lambda: bool(server.prompts)) is None
 
 
@@ -154,7 +255,7 @@ def test_while_the_judge_is_away_no_sample_is_judged_and_the_task_says_so_and_go
 ):
     """One shard is judged, the judge goes away under the second, and comes back."""
     run, life = make_run(tmp_path, tokenizer_dir, idle_s=60.0), Lifetime(job="local-1")
-    decider = GenerativeDecider(EndpointJudge(settings(server, timeout_s=0.3), 0, WORDS), run.config().verifier)
+    decider = GenerativeDecider(EndpointJudge(settings(server, timeout_s=0.3), 0, words_of), run.config().verifier)
     worker = VerifyWorker(run, run.config(), life, run.events("verify", "local-1"), decider)
     for group in (0, 1):
         run.queue("rollouts").put(f"g{group:08d}-0001", [rollout(group, response="\\boxed{5}")])
@@ -194,7 +295,7 @@ def test_while_the_judge_is_away_no_sample_is_judged_and_the_task_says_so_and_go
 )
 def test_empty_text_and_rubbish_are_no_verdict(server, tokenizer_dir, rubbish):
     server.answer = lambda prompt: rubbish
-    decider = GenerativeDecider(EndpointJudge(settings(server), 0, WORDS), settings(server))
+    decider = GenerativeDecider(EndpointJudge(settings(server), 0, words_of), settings(server))
     pair = Pair("q", "5", "6")
     assert decider.decide([pair], never).decisions[pair].decision == NO_VERDICT
     assert len(server.prompts) == 2, "asked again once"
@@ -226,14 +327,15 @@ def test_a_real_server_decides_as_the_engine_in_the_task(tmp_path):
         )
     try:
         endpoint = EndpointConfig(url=f"http://127.0.0.1:{port}/v1", model="tiny", api="completions")
-        there = make_decider(replace(config, verifier=replace(verifier, endpoint=endpoint)), None, print)
+        tokenizer = load_tokenizer(str(SHIPPED))
+        there = make_decider(replace(config, verifier=replace(verifier, endpoint=endpoint)), tokenizer, print)
         wait_for(lambda: reached(there) or process.poll() is not None, limit_s=240)
         assert process.poll() is None, (tmp_path / "server.log").read_text()[-2000:]
         found = there.decide(pairs, never).decisions
     finally:
         os.killpg(process.pid, 9)
         process.wait()
-    here = make_decider(config, load_tokenizer(str(SHIPPED)), print)
+    here = make_decider(config, tokenizer, print)
     wanted = here.decide(pairs, never).decisions
     here.close()
     assert {p: (d.decision, d.reason) for p, d in found.items()} == {

@@ -1,6 +1,7 @@
 """The generative decider, with judges that answer as told."""
 
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,25 @@ def test_an_engine_failure_is_passed_on(tokenizer, decider_of):
         decider_of(Host(tokenizer, fail)).decide([pair()], never)
 
 
+def test_what_an_attempt_decided_is_remembered_though_the_next_one_fails(tokenizer, decider_of):
+    def answer(prompt, attempt):
+        if "Student: 13" not in prompt:
+            return yes(prompt, attempt)
+        if attempt == 2:
+            raise EngineError("it broke")
+        return "hm"
+
+    judge = Host(tokenizer, answer)
+    decider = decider_of(judge)
+    pairs = [pair(str(n)) for n in range(10, 20)]
+    with pytest.raises(EngineError, match="it broke"):
+        decider.decide(pairs, never)
+    judge.answer = yes
+    again = decider.decide(pairs, never)
+    assert len(judge.asked) == 10 + 1
+    assert (again.asked, len(again.reused)) == (1, 9)
+
+
 def test_stops_when_asked(tokenizer, decider_of):
     assert decider_of(Host(tokenizer, yes)).decide([pair()], lambda: True) is None
 
@@ -164,6 +184,28 @@ def test_a_judge_that_holds_less_than_the_settings_allow_is_refused(tokenizer):
     with pytest.raises(ConfigError, match=r"1025 tokens, but .* was made for 1024"):
         make_engine_judge(of(), tokenizer, print)
     assert not make_engine_judge(of(max_model_tokens=1024), tokenizer, print).running
+
+
+def test_the_same_model_is_the_same_judge_and_no_other_is(tokenizer, tmp_path):
+    """Merged adapters change neither a file's size nor its ends, nor quantisation the folder."""
+    model = tmp_path / "model"
+    shutil.copytree(SHIPPED, model)
+    big = model / "more.safetensors"
+    big.write_bytes(bytes(32 << 20))
+
+    def identity(dtype: str = "float32", max_new_tokens: int = 40, **extra) -> str:
+        verifier = VerifierConfig(str(model), dtype, max_new_tokens=max_new_tokens, max_input_tokens=100)
+        verify = VerifyConfig(engine=EngineConfig(extra=extra))
+        config = Config(RunConfig("r"), ModelConfig("m"), verifier, DataConfig("p"), TrainConfig(1), verify=verify)
+        return make_engine_judge(config, tokenizer, print).identity
+
+    first = identity()
+    assert identity(max_new_tokens=30) == first, "a text that ended by itself is the same under any limit"
+    assert len({first, identity("bfloat16"), identity(quantization="fp8"), identity(quantization="awq")}) == 4
+    with open(big, "r+b") as file:
+        file.seek(17 << 20)
+        file.write(b"1" * (2 << 20))
+    assert identity() != first
 
 
 def test_a_start_refuses_such_a_judge_too(monkeypatch):

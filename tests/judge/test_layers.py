@@ -8,7 +8,7 @@ from grhpc.config import VerifierConfig
 from grhpc.errors import EngineError
 from grhpc.judge.decide import Pair
 from grhpc.judge.engine_judge import EngineJudge
-from grhpc.judge.generative import GenerativeDecider
+from grhpc.judge.generative import SUSPICIOUS, GenerativeDecider
 from grhpc.judge.layers import HybridDecider, RuleDecider
 from grhpc.records import NO, NO_VERDICT, YES
 
@@ -110,7 +110,22 @@ def test_the_audit_records_the_judges_word_and_changes_nothing(hybrid_of):
     audits = {name: decided.decisions[pair].audit for name, (pair, _) in PAIRS.items()}
     assert audits == {"exact": NO, "guard": "", "choice": NO, "choice, wrong": NO, "rule": NO, "generative": ""}
     assert all(decided.decisions[pair].decision == decision for pair, decision in PAIRS.values())
-    assert decided.asked == len(host.asked) == 5
+    assert (decided.asked, decided.asked_to_audit, len(host.asked)) == (1, 4, 5)
+    again = decider.decide([pair for pair, _ in PAIRS.values()], never)
+    assert (again.asked, again.asked_to_audit, len(host.asked)) == (0, 0, 5)
+    assert again.decisions[PAIRS["rule"][0]].audit == NO, "recalled, not asked"
+
+
+def test_a_judge_that_decides_no_audit_costs_no_shard(hybrid_of):
+    """Nothing depends on them; a judge that decides none of the questions that count is broken all the same."""
+    decider, host = hybrid_of(lambda prompt, attempt: "hm", audit_share=1.0)
+    settled = [Pair("q", str(n), str(n)) for n in range(2 * SUSPICIOUS)]
+    decided = decider.decide(settled, never)
+    assert {(d.decision, d.audit) for d in decided.decisions.values()} == {(YES, NO_VERDICT)}
+    assert (decided.asked, decided.asked_to_audit, host.closed) == (0, len(settled), 0)
+    left = [Pair("q", str(n), str(n + 1)) for n in range(SUSPICIOUS)]
+    with pytest.raises(EngineError, match=f"decided none of {SUSPICIOUS} questions"):
+        decider.decide([*settled, *left], never)
 
 
 def test_the_audit_takes_its_share_and_always_the_same_pairs(hybrid_of):

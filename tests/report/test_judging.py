@@ -19,13 +19,17 @@ def test_tasks_and_their_earlier_lives_are_added_up():
     second_life = [event("start", "1"), shard("1", judged=30)]
     told = judging([*first_life, event("start", "2"), shard("2"), *second_life])
     assert (told["judged"], told["asked"], told["asked_twice"], told["cost"]) == (10 + 10 + 30, 18, 3, 1.5)
-    assert told["saved"] == 1 - (18 - 6) / 50
+    assert told["saved"] == 1 - 18 / 50
 
 
 def test_one_line_for_people():
     assert judging_line(judging([shard("1")])) == (
-        "judge: 6 questions for 10 verdicts (60 % saved), 1 asked twice; "
+        "judge: 6 questions for 10 verdicts (40 % saved), 1 asked twice; "
         "audit: 1 of 2 rule verdicts differ from the judge's; cost 0.50"
+    )
+    more = {"audit_no_verdict": 3, "requests": 9, "retries": 4, "cost": 0}
+    assert judging_line(judging([shard("1", **more)])).endswith(
+        "1 of 2 rule verdicts differ from the judge's, no verdict on 3 more; 4 of 9 requests were tried again"
     )
     assert judging_line(judging([shard("1", audited=0, cost=0, judged=0)])).startswith(
         "judge: 6 questions for 0 verdicts (– saved), 1 asked twice"
@@ -40,6 +44,6 @@ def test_other_roles_and_older_events_count_for_nothing():
 
 
 def test_status_and_report_say_it(small):
-    wanted = "judge: 6 questions for 12 verdicts (67 % saved), 1 asked twice; audit: 2 of 2 rule verdicts differ"
+    wanted = "judge: 6 questions for 12 verdicts (50 % saved), 1 asked twice; audit: 2 of 2 rule verdicts differ"
     assert any(line.startswith(wanted) for line in status.lines(status.status(small.run)))
     assert wanted in report.as_text(report.make(small.run))

@@ -13,8 +13,10 @@ from grhpc.answer.rules import MathVerify
 from grhpc.errors import EngineError
 from grhpc.judge.engine_judge import EngineJudge
 from grhpc.judge.generative import GenerativeDecider
+from grhpc.judge.layers import HybridDecider
 from grhpc.lifetime import Lifetime
 from grhpc.records import NO, NO_ANSWER, NO_VERDICT, YES
+from grhpc.report.judging import judging
 from grhpc.store.decisions import DecisionLog
 from grhpc.store.events import read_events
 from grhpc.store.serving import serve
@@ -33,9 +35,9 @@ class Bench:
         self.config = run.config()
         verifier = self.config.verifier
         memory = DecisionLog(run.decisions_dir, run_id=run.run_id, task=job)
-        decider = GenerativeDecider(EngineJudge(self.judge, tokenizer, verifier, 0, "m"), verifier, memory)
+        self.decider = GenerativeDecider(EngineJudge(self.judge, tokenizer, verifier, 0, "m"), verifier, memory)
         self.events = run.events("verify", job)
-        self.worker = VerifyWorker(run, self.config, self.life, self.events, decider)
+        self.worker = VerifyWorker(run, self.config, self.life, self.events, self.decider)
 
     def serve(self) -> str:
         """Until nothing is left in the queue."""
@@ -100,6 +102,29 @@ def test_judgements_are_reused_across_shards_and_kinds(bench_of):
     assert [event["asked"] for event in told] == [1, 0, 0]
     assert told[-1]["so_far"].items() >= {"rollouts": 12, "judged": 12, "asked": 1, "asked_twice": 0}.items()
     assert told[-1]["so_far"]["requests"] == 1 and told[-1]["so_far"]["new_tokens"] == 1
+
+
+def test_audits_are_counted_apart_from_the_questions_that_verdicts_need(bench_of):
+    """Answers: equal ones that the judge calls equal, different, nothing; one that it decides; one too long for it."""
+    says = {"four": "Yes", "five": "No", "nine": "Maybe", "6": "No"}
+    bench = bench_of(lambda prompt, _: f" Final Decision: {next(v for k, v in says.items() if k in prompt)}")
+    hybrid = HybridDecider(bench.decider, audit_share=1.0)
+    worker = VerifyWorker(bench.run, bench.config, bench.life, bench.events, hybrid)
+    rows = [
+        rollout(0, k, answer=word, response=f"\\boxed{{{word}}}") for k, word in enumerate(("four", "five", "nine"))
+    ]
+    rows += [rollout(1, 0, response="\\boxed{6}"), rollout(2, 0, question="why " * 60, response="\\boxed{7}")]
+    queue = bench.run.queue("rollouts")
+    for group in (0, 3):
+        queue.put(f"g{group:08d}-0003", [dataclasses.replace(row, group=row.group + group) for row in rows])
+        worker.work(queue.claim("local-1"))
+    first, second = bench.told("shard")
+    counted = {"judged": 1, "audited": 2, "audit_differs": 1, "audit_no_verdict": 1}
+    assert first.items() >= (counted | {"asked": 1, "asked_to_audit": 3}).items()
+    assert second.items() >= (counted | {"asked": 0, "asked_to_audit": 1}).items(), "recalled, but for the undecided"
+    told = judging(read_events(bench.run.events_dir))
+    assert (told["saved"], told["audited"], told["audit_differs"], told["audit_no_verdict"]) == (0.5, 4, 2, 2)
+    hybrid.close()
 
 
 def test_another_task_and_the_next_incarnation_reuse_what_was_judged(tmp_path, tokenizer, tokenizer_dir):
