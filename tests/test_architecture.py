@@ -31,6 +31,7 @@ ARROWS = {
     "train": {"engine", "answer", "grpo", "data", "store"},
     "cluster": {"store"},
     "report": {"store", "data", "cluster"},
+    "evaluate": {"judge", "engine", "answer", "data", "store"},
     "evaluate_verifier": {"judge", "engine", "answer", "data", "store", "report"},
 }
 # Modules that make things for the rooms above them by those rooms' own programs.

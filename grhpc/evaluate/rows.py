@@ -1,0 +1,84 @@
+"""The rows of a benchmark: from one file, several, a folder, the Hub, or the tiny world.
+
+Beside what data/source reads: a pattern ("folder/*.json"), a folder of plain data files (those whose path names the
+split, or all where none does), and a JSON object that wraps its rows ({"examples": [...]}). Rows of several files have
+one column more, `_folder`: the name of the folder that their file is in.
+
+Does not know: benchmarks, columns. Invariant: the rows of several files come in the order of the files' paths.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from grhpc.data.source import SUFFIXES, TINY, Source, as_source, read_source
+from grhpc.errors import DataError
+
+NUM_TINY = 512
+FOLDER = "_folder"
+_SPLITS = {"train", "test", "validation", "valid", "val", "dev", "heldout"}
+
+
+def read_rows(source: str, split: str) -> Source:
+    """All rows. Raises DataError where there are none, or they cannot be read."""
+    if source == TINY:
+        return read_source(TINY, split, limit=None, num_tiny=NUM_TINY)
+    path = Path(source)
+    if any(mark in source for mark in "*?["):
+        return _files(source, sorted(path for path in _glob(path) if path.suffix in SUFFIXES))
+    if path.is_dir() and not (path / "README.md").exists():  # else a copy of a Hub data set, which says what is what
+        return _files(source, _of_split(path, split))
+    return _file(path) if path.suffix in SUFFIXES else read_source(source, split, limit=None, num_tiny=0)
+
+
+def _glob(pattern: Path) -> list[Path]:
+    root = Path(pattern.anchor)
+    return list(root.glob(str(pattern.relative_to(root))))
+
+
+def _of_split(folder: Path, split: str) -> list[Path]:
+    files = sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES and path.is_file())
+    words = {path: set(_words(str(path.relative_to(folder)))) for path in files}
+    if not any(words[path] & _SPLITS for path in files):
+        return files
+    found = [path for path in files if split in words[path]]
+    if not found:
+        there = ", ".join(str(path.relative_to(folder)) for path in files[:5])
+        raise DataError(f"no file in {folder} has {split!r} in its name", f"name a file or a pattern; there: {there}")
+    return found
+
+
+def _words(text: str) -> list[str]:
+    return "".join(c if c.isalnum() else " " for c in text.lower()).split()
+
+
+def _files(source: str, paths: list[Path]) -> Source:
+    if not paths:
+        kinds = "/".join(suffix[1:] for suffix in SUFFIXES)
+        raise DataError(f"no data file in {source}", f"name another place, with {kinds} files")
+    if len(paths) == 1:
+        return _file(paths[0])
+    rows: list[dict[str, Any]] = []
+    for path in paths:
+        rows += [row | {FOLDER: path.parent.name} for row in _file(path).rows]
+    return as_source(source, rows)
+
+
+def _file(path: Path) -> Source:
+    if path.suffix == ".json" and path.is_file():
+        rows = _wrapped(path)
+        if rows is not None:
+            return as_source(str(path), rows)
+    return read_source(str(path), "", limit=None, num_tiny=0)
+
+
+def _wrapped(path: Path) -> list[dict[str, Any]] | None:
+    """The rows of a JSON object with one list of objects in it; None where the file is anything else."""
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    if not isinstance(tree, dict):
+        return None
+    lists = [v for v in tree.values() if isinstance(v, list) and v and all(isinstance(row, dict) for row in v)]
+    return lists[0] if len(lists) == 1 else None
