@@ -10,7 +10,7 @@ from pathlib import Path
 
 from grhpc.errors import StoreError
 from grhpc.store import names
-from grhpc.store.atomic import list_names, make_dir, read_json, server_mtime, storing, write_json
+from grhpc.store.atomic import list_names, make_dir, read_json, remove_quietly, server_mtime, storing, write_json
 from grhpc.store.names import ShardFile
 
 READY, LEASED, FAILED = "ready", "leased", "failed"
@@ -61,6 +61,14 @@ class Folders:
         write_json(self.directory / FAILED / freed.reason_file, {"reason": reason, "holder": own.holder})
         with storing(self.path(FAILED, freed)):
             return self._rename(self.path(LEASED, own), self.path(FAILED, freed))
+
+    def revive(self, failed: ShardFile) -> bool:
+        """Move a failed shard to ready/ as a first attempt, without its reason. False: it was not there."""
+        target = self.path(READY, ShardFile(failed.name, turn=failed.turn + 1))
+        with storing(target):
+            moved = self._rename(self.path(FAILED, failed), target)
+        remove_quietly(self.directory / FAILED / failed.reason_file)
+        return moved
 
     def remove(self, own: ShardFile) -> bool:
         """Remove a leased shard. False: it was not there."""

@@ -12,10 +12,11 @@ Does not know: what a row means, who calls. Invariant: from the rename in `put` 
 stand whole under at least one name, whichever process dies between whichever two system calls.
 """
 
+import contextlib
 import random
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -149,6 +150,30 @@ class Queue(Generic[Row]):
         return [
             FailedShard(f.name, f.attempt, folders.reason(f), folders.path(FAILED, f)) for f in folders.files(FAILED)
         ]
+
+    def revive(self) -> list[str]:
+        """Put every failed shard back, as if it had never been tried; the names of those that can still be read.
+
+        A damaged one stays where it is.
+        """
+        revived = []
+        for file in self._folders.files(FAILED):
+            with contextlib.suppress(CorruptFile, ForeignFile):
+                self._read(self._folders.path(FAILED, file))
+                if self._folders.revive(file):
+                    revived.append(file.name)
+        return revived
+
+    def read(self, names: Iterable[str]) -> Iterator[tuple[Path, list[Row]]]:
+        """The rows of ready shards, in the order of `names`, and where they stand; nothing is claimed.
+
+        Raises FileNotFoundError, CorruptFile, ForeignFile.
+        """
+        ready = {file.name: self._folders.path(READY, file) for file in self._folders.files(READY)}
+        for name in names:
+            if name not in ready:
+                raise FileNotFoundError(f"{self.directory} has no ready shard {name}")
+            yield ready[name], self._read(ready[name])
 
     def names(self) -> dict[str, set[str]]:
         """The names of the shards in each state. A shard that moves during the look may show in two, or in none."""

@@ -4,7 +4,9 @@
     queue/{prompts,rollouts,verdicts}/ (of an evaluation: questions, samples, scores)
     weights/  checkpoints/s000100/  batches/s000012-g0003.parquet  archive/  ledger/  decisions/
     events/<role>-<job>.jsonl  logs/  eval/heldout/v000010.parquet  report/  quarantine/  jobs/  rendezvous/
-    model/ (what supervised fine-tuning makes)
+    model/ (what supervised fine-tuning makes; of an evaluation of a run, the weights)
+    samples.parquet summary.json (what an evaluation makes)
+    eval/online.yaml eval/NAME/v000012/ (evaluations of the run, each a run directory of its own)
 
 Does not know: what roles do. Invariant: a run directory appears whole, by one rename, with a random run id that every
 file of the run repeats; files of another run are refused.
@@ -23,11 +25,13 @@ from typing import Any
 from grhpc import config_file
 from grhpc.config import AnyConfig, Config, StoreConfig
 from grhpc.errors import ConfigError, CorruptFile, StoreError
+from grhpc.eval_config import EvalConfig
 from grhpc.kinds import KINDS, Settings
 from grhpc.records import GroupPrompt, Question, Rollout, Sample, Score, Verdict
-from grhpc.store.atomic import fsync_dir, list_names, read_json, storing, write_bytes, write_json
+from grhpc.store.atomic import list_names, read_json, storing, write_bytes, write_json
 from grhpc.store.events import EventLog
 from grhpc.store.groups import HELDOUT_PREFIX
+from grhpc.store.new_folder import move_in, refuse_used
 from grhpc.store.queue import Queue
 from grhpc.store.weights import WeightStore
 
@@ -51,6 +55,14 @@ class RunDir:
     def __init__(self, root: Path, about: dict[str, Any]) -> None:
         self.root, self.about = root, about
         self.run_id: str = about["run_id"]
+        self.ledger_dir, self.checkpoints_dir = root / "ledger", root / "checkpoints"
+        self.batches_dir, self.archive_dir, self.decisions_dir = root / "batches", root / "archive", root / "decisions"
+        self.events_dir, self.logs_dir, self.report_dir = root / "events", root / "logs", root / "report"
+        self.jobs_dir, self.rendezvous_dir, self.quarantine_dir = (
+            root / "jobs",
+            root / "rendezvous",
+            root / "quarantine",
+        )
 
     @classmethod
     def create(
@@ -62,7 +74,7 @@ class RunDir:
         the way.
         """
         root = Path(root).absolute()
-        _refuse_used(root)
+        refuse_used(root, _RUN)
         temp = root.parent / f".{root.name}.{secrets.token_hex(4)}.tmp"
         kind = next(name for name, cls in KINDS.items() if isinstance(config, cls))
         about = {**about, "kind": kind, "run_id": secrets.token_hex(8), "name": root.name}
@@ -82,7 +94,7 @@ class RunDir:
                 WeightStore(temp / "weights", run_id=new.run_id)
             if fill is not None:
                 fill(new)
-            _move_in(temp, root)
+            move_in(temp, root, _RUN)
         except BaseException:
             shutil.rmtree(temp, ignore_errors=True)
             raise
@@ -106,6 +118,12 @@ class RunDir:
         write_bytes(self.config_path, config_file.dump(config).encode())
 
     @property
+    def name(self) -> str:
+        """What a person calls it on the command line; an evaluation of a run is called RUN/eval/NAME/VERSION."""
+        parts = self.root.parts
+        return "/".join(parts[-4:]) if self.kind == "eval" and parts[-3:-2] == ("eval",) else self.root.name
+
+    @property
     def kind(self) -> str:
         """One of KINDS."""
         return str(self.about.get("kind", "grpo"))
@@ -121,10 +139,18 @@ class RunDir:
         """The `settings` of a run of GRPO. Raises ConfigError for one of another kind."""
         settings = self.settings()
         if not isinstance(settings, Config):
+            made = self.summary_path if isinstance(settings, EvalConfig) else self.model_dir
             raise ConfigError(
-                f"{self.root.name} is a run of {self.kind}: it has no rollouts and no verdicts",
-                f"its verbs: status, logs, stop, resume; its result: {self.model_dir}",
+                f"{self.name} is a run of {self.kind}: it has no rollouts and no verdicts",
+                f"its verbs: status, logs, stop, resume; its result: {made}",
             )
+        return settings
+
+    def evaluation(self) -> EvalConfig:
+        """The `settings` of an evaluation. Raises ConfigError for a run of another kind."""
+        settings = self.settings()
+        if not isinstance(settings, EvalConfig):
+            raise ConfigError(f"{self.name} is a run of {self.kind}, no evaluation", "see: submit.py evaluate --help")
         return settings
 
     def queue(self, name: str) -> Queue[Any]:
@@ -164,6 +190,10 @@ class RunDir:
         """The versions whose held-out evaluation is complete."""
         names = list_names(self.root / "eval" / "heldout")
         return sorted(int(n[1:-8]) for n in names if n.startswith("v") and n.endswith(".parquet") and n[1:-8].isdigit())
+
+    def evaluation_dir(self, name: str, version: int) -> Path:
+        """Where the evaluation `name` of one weight version stands, a run directory of its own."""
+        return self.root / "eval" / name / f"v{version:06d}"
 
     def events(self, role: str, job: str, **common: Any) -> EventLog:
         """The event log of one process; one writer each."""
@@ -212,53 +242,25 @@ class RunDir:
         return self.root / _CONFIG
 
     @property
-    def ledger_dir(self) -> Path:
-        return self.root / "ledger"
-
-    @property
-    def checkpoints_dir(self) -> Path:
-        return self.root / "checkpoints"
-
-    @property
-    def batches_dir(self) -> Path:
-        return self.root / "batches"
-
-    @property
-    def archive_dir(self) -> Path:
-        return self.root / "archive"
-
-    @property
-    def decisions_dir(self) -> Path:
-        return self.root / "decisions"
-
-    @property
     def model_dir(self) -> Path:
-        """What supervised fine-tuning made: a Hugging Face folder; there once it is whole."""
+        """What supervised fine-tuning made, there once it is whole; of an evaluation of a run, that version's weights
+        until it is finished. A Hugging Face folder."""
         return self.root / "model"
 
     @property
-    def events_dir(self) -> Path:
-        return self.root / "events"
+    def online_path(self) -> Path:
+        """The configuration of the evaluations that a run of GRPO starts by itself."""
+        return self.root / "eval" / "online.yaml"
 
     @property
-    def logs_dir(self) -> Path:
-        return self.root / "logs"
+    def samples_path(self) -> Path:
+        """Every sample of a finished evaluation."""
+        return self.root / "samples.parquet"
 
     @property
-    def report_dir(self) -> Path:
-        return self.root / "report"
-
-    @property
-    def quarantine_dir(self) -> Path:
-        return self.root / "quarantine"
-
-    @property
-    def jobs_dir(self) -> Path:
-        return self.root / "jobs"
-
-    @property
-    def rendezvous_dir(self) -> Path:
-        return self.root / "rendezvous"
+    def summary_path(self) -> Path:
+        """The figures of a finished evaluation."""
+        return self.root / "summary.json"
 
     @cached_property
     def _store(self) -> StoreConfig:
@@ -271,29 +273,3 @@ class RunDir:
             return dict(read_json(self.root / name))
         except FileNotFoundError:
             return None
-
-
-def _refuse_used(root: Path) -> None:
-    try:
-        with storing(root):
-            present = os.listdir(root)
-    except FileNotFoundError:
-        return
-    if _RUN in present:
-        raise StoreError(f"{root} holds a run already", "resume it, or give the new run another name (run.name)")
-    if present:
-        raise StoreError(
-            f"{root} is not empty: {', '.join(sorted(present)[:3])}",
-            "empty it, or give the run another name (run.name)",
-        )
-
-
-def _move_in(temp: Path, root: Path) -> None:
-    try:
-        os.rename(temp, root)  # replaces an empty folder, refuses any other
-    except OSError as error:
-        if temp.name in os.listdir(root.parent):
-            _refuse_used(root)
-            raise StoreError(f"cannot make {root}: {error.strerror}", "check the folder above it") from error
-    with storing(root):
-        fsync_dir(root.parent)

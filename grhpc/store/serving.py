@@ -13,6 +13,7 @@ unless it had a whole life and was not done at its end.
 """
 
 import time
+from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 from grhpc.errors import CorruptFile, EngineError, ForeignFile, GaveUp, GrhpcError, Superseded, Unavailable, WaitTimeout
@@ -46,11 +47,11 @@ class Worker(Protocol[Row]):
         """Do the work, deliver the results, end the lease."""
 
 
-def serve(run: RunDir, source: str, worker: Worker[Any], life: Lifetime, events: EventLog) -> str:
+def serve(run: RunDir, source: str | Callable[[], str], worker: Worker[Any], life: Lifetime, events: EventLog) -> str:
     """Hand shard after shard of the queue `source` to `worker`, and return why it ended.
 
-    Raises the last error after MOST_STARTS failures of `prepare` in a row, or after MOST_FAILED different shards failed
-    in a row.
+    Where `source` is a function, it names the queue before each claim, after `prepare`. Raises the last error after
+    MOST_STARTS failures of `prepare` in a row, or after MOST_FAILED different shards failed in a row.
     """
     loop = _Loop(run, source, worker, life, events)
     try:
@@ -60,10 +61,14 @@ def serve(run: RunDir, source: str, worker: Worker[Any], life: Lifetime, events:
 
 
 class _Loop:
-    def __init__(self, run: RunDir, source: str, worker: Worker[Any], life: Lifetime, events: EventLog) -> None:
-        self.run_dir, self.what, self.worker, self.life, self.events = run, source, worker, life, events
-        self.source: Queue[Any] = run.queue(source)
-        self.settings = run.config().store
+    def __init__(
+        self, run: RunDir, source: str | Callable[[], str], worker: Worker[Any], life: Lifetime, events: EventLog
+    ) -> None:
+        self.run_dir, self.worker, self.life, self.events = run, worker, life, events
+        self.choose = source if callable(source) else lambda: source
+        self.queues: dict[str, Queue[Any]] = {}
+        self.what = "work"
+        self.settings = run.settings().store
         self.backoff = Backoff(self.settings.poll_min_s, self.settings.poll_max_s)
         self.failures: list[str] = []
         self.failed_starts = 0
@@ -80,16 +85,23 @@ class _Loop:
         while not (ended := self._reason_to_end()):
             if not self._prepared():
                 continue
-            lease = self.source.claim(self.life.job)
+            source = self._source()
+            lease = source.claim(self.life.job)
             if lease is not None:
                 if self._handle(lease):
                     self.idle_since_s = self.told_s = time.time()
                 continue
-            self.source.reap()
+            source.reap()
             self._tell_wait(self.what, self.idle_since_s)
             self.backoff.wait()
         self.ended = ended
         return ended
+
+    def _source(self) -> Queue[Any]:
+        self.what = self.choose()
+        if self.what not in self.queues:
+            self.queues[self.what] = self.run_dir.queue(self.what)
+        return self.queues[self.what]
 
     def _prepared(self) -> bool:
         try:
