@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from grhpc.answer.judge import load_template
-from grhpc.data.prepare import read_manifest
+from grhpc.data.prepare import digest_of, read_manifest
 from grhpc.errors import ConfigError, DataError
 from grhpc.lifetime import Lifetime
 from grhpc.records import HELDOUT, TRAIN
@@ -40,20 +40,32 @@ def main(run_dir: Path, life: Lifetime) -> None:
         raise ConfigError(
             f"{run.root.name} is a run of {run.kind}, not of fine-tuning", "start it with: submit.py start"
         )
+    template = taught_template(config)
     model_dir = model_folder(config.model.model)
     tuner = Tuner(config, model_dir)
     try:
-        Loop(run, config, tuner, life, model_dir).run()
+        Loop(run, config, tuner, life, model_dir, template).run()
     finally:
         tuner.close()
+
+
+def taught_template(config: SftConfig) -> str:
+    """The template that the examples were rendered with. Raises DataError where its file says something else now."""
+    template, manifest = load_template(config.data.template), read_manifest(Path(config.data.prepared))
+    if manifest is not None and digest_of(template) != manifest["settings"]["template"]:
+        raise DataError(
+            f"the template {config.data.template} is not the one that the examples were made with",
+            "put the file back as it was, or prepare into another folder and begin another run",
+        )
+    return template
 
 
 class Chief(Keeper):
     """Rank 0's hands: a Keeper's, and the record of rows, the events, the finished model."""
 
-    def __init__(self, run: RunDir, config: SftConfig, life: Lifetime) -> None:
+    def __init__(self, run: RunDir, config: SftConfig, life: Lifetime, template: str) -> None:
         super().__init__(run, "sft", life, config.train)
-        self._config = config
+        self._config, self._template = config, template
         manifest = read_manifest(Path(config.data.prepared))
         self._data = "" if manifest is None else str(manifest["sha256"][TRAIN])
         self._events.emit("start", generation=self._ledger.generation, restart=life.restart)
@@ -92,7 +104,7 @@ class Chief(Keeper):
     def commit_model(self, folder: Path) -> None:
         """What all ranks wrote, durable, under its name at once."""
         self._ledger.check_alone()
-        (folder / TEMPLATE).write_text(load_template(self._config.data.template), encoding="utf-8")
+        (folder / TEMPLATE).write_text(self._template, encoding="utf-8")
         for name in list_names(folder):
             sync_file(folder / name)
         fsync_dir(folder)
@@ -112,10 +124,12 @@ class Chief(Keeper):
 class Loop:
     """One trainer process; `chief` exists on rank 0 only."""
 
-    def __init__(self, run: RunDir, config: SftConfig, tuner: Tuner, life: Lifetime, model_dir: Path) -> None:
+    def __init__(
+        self, run: RunDir, config: SftConfig, tuner: Tuner, life: Lifetime, model_dir: Path, template: str
+    ) -> None:
         self.config, self.tuner, self.model_dir = config, tuner, model_dir
         self.parallel = tuner.learner.parallel
-        self.chief = Chief(run, config, life) if self.parallel.is_main else None
+        self.chief = Chief(run, config, life, template) if self.parallel.is_main else None
         self.saver = Saver(run, tuner.learner, self.chief)
         prepared, room = Path(config.data.prepared), config.data.max_tokens
         self.examples, self.heldout = (load_examples(prepared, split) for split in (TRAIN, HELDOUT))

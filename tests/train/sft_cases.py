@@ -64,8 +64,8 @@ def lesson_config(folder: Path, model: Path, **data: Any) -> SftConfig:
     )
 
 
-def make_run(base: Path, root: Path) -> RunDir:
+def make_run(base: Path, root: Path, **data: Any) -> RunDir:
     """A run on the lessons in `base`, which are prepared there once; `base`/model is what it starts from."""
-    config = lesson_config(base, base / "model")
+    config = lesson_config(base, base / "model", **data)
     prepare(config)
     return RunDir.create(root, with_absolute_paths(config))

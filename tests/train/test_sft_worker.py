@@ -172,6 +172,29 @@ def test_killed_where_it_hurts_it_ends_with_the_same_bits(
     assert [path.name for path in run.root.glob(".*")] == []
 
 
+def test_the_template_beside_the_model_is_the_one_it_was_taught_with(
+    lessons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file changes in the middle of the run: what is written is what was read, and no later life goes on."""
+    words = load_template(str(MODELS_DIR / "verifier" / "template.txt"))
+    shutil.copytree(lessons, tmp_path / "base", ignore=shutil.ignore_patterns("prepared"))
+    template = tmp_path / "base" / "template.txt"
+    template.write_text(words)
+    run = make_run(tmp_path / "base", tmp_path / "run", template=str(template))
+    ready = sft_worker.Chief.ready
+
+    def ready_and_changed(self: sft_worker.Chief, step: int) -> None:
+        ready(self, step)
+        template.write_text(f"Be kind. {words}")
+
+    monkeypatch.setattr(sft_worker.Chief, "ready", ready_and_changed)
+    sft_worker.main(run.root, Lifetime(job="first"))
+    assert (run.model_dir / "template.txt").read_text() == words
+    other = RunDir.create(tmp_path / "other", run.settings())
+    with pytest.raises(DataError, match="is not the one that the examples were made with"):
+        sft_worker.main(other.root, Lifetime(job="second"))
+
+
 class LongSteps:
     """A clock in which every step takes an hour; the rest of its time is real."""
 
