@@ -2,8 +2,8 @@
 
 For each benchmark NAME.parquet (Question rows) and then NAME.json (what they were made of) in data.prepared, so that
 evaluations of different benchmarks may share the folder. Also a program: `python -m grhpc.evaluate.prepare CONFIG`.
-Does not know: models, chat templates, runs. Invariant: NAME.json is written last, a benchmark with one is whole; none is
-written before all that are wanted have been read.
+Does not know: models, chat templates, runs. Invariant: NAME.json is written last, so a benchmark with one is whole;
+nothing is written before all that are wanted have been read.
 """
 
 import argparse
