@@ -37,6 +37,11 @@ _RAISED, _LOWERED = (
 )
 _WORD = re.compile(r"(?<![\\\w])(?:[^\W\d_]{3,}+|no)(?!\w)", re.IGNORECASE)
 _IDLE_SPACE = re.compile(r"(?<!\w) | (?!\w)|(?<=\d) (?=[^\W\d_])")
+# Space that tells two numbers from one: "1 -2" from "1-2", "1 .5" from "1.5", "1, 234" from "1,234".
+_PARTING_SPACE = re.compile(
+    r"(?<=[\w)\]}]) (?=[-+\u00b1\u2013]\S)|(?<=\d) (?=\. ?\d)|(?<=\d\.) (?=\d)|(?<=\d,) (?=\d{3}(?!\d))"
+)
+_THOUSANDS = re.compile(r"(?<=\d)(?:,\\!|\{,\})(?=\d{3}(?!\d))")
 _NAME = re.compile(r"[^\W\d_]+")
 _LAYOUT = {"left", "right", "text", "mathrm", "mathbf", "displaystyle"}
 _OPERATIONS = {"frac", "sqrt", "cdot", "times", "div"}
@@ -55,13 +60,13 @@ _PLAIN_GROUP = re.compile(r"(?<![\\\w}^_])\{([^{}\\]*)\}")
 
 def exact(reference: str, answer: str) -> bool:
     """Whether the two are the same text once layout is set aside: LaTeX's, white space that parts no two words or
-    numbers, a final full stop, and the case of whole words ("Yes", but not "M", "GPa" or "\\Delta")."""
+    numbers, a final full stop, and the case of whole words ("Yes", but not "M", "GPa", "NO" or "\\Delta")."""
     return _normalised(reference) == _normalised(answer)
 
 
 def plain(text: str) -> str:
     """`text` without LaTeX's layout: math signs, spacing, fonts."""
-    return _PLAIN_GROUP.sub(r"\1", _WRAPPING.sub(" ", text))
+    return _PLAIN_GROUP.sub(r"\1", _WRAPPING.sub(" ", _THOUSANDS.sub(",", text)))
 
 
 def _normalised(text: str) -> str:
@@ -69,7 +74,7 @@ def _normalised(text: str) -> str:
         text = characters.sub(lambda match, mark=mark: mark + match[0], text)  # type: ignore[misc]
     text = _FRACTION.sub(r"\\frac", unicodedata.normalize("NFKC", text).replace("\u2212", "-"))
     text = " ".join(_WORD.sub(_without_case, plain(text)).split())
-    return _IDLE_SPACE.sub("", text).removesuffix(".")
+    return _IDLE_SPACE.sub("", _PARTING_SPACE.sub("\0", text)).removesuffix(".")
 
 
 def maths_can_tell(question: str, reference: str, answer: str) -> bool:
@@ -81,6 +86,7 @@ def maths_can_tell(question: str, reference: str, answer: str) -> bool:
     ("5 cm" is "5 m" to it, "5" is "5 or anything"), or as products of their letters ("net" is "ten"), of "6 = 5" the
     right side only, and the unsolved question as its own answer ("2 + 2" is "4").
     """
+    reference, answer = (_THOUSANDS.sub(",", text) for text in (reference, answer))
     said = ["".join(plain(text).split()) for text in (question, answer)]
     if said[1] in said[0] or any(_LIST.search(text) or not _closed(text) for text in (reference, answer)):
         return False
@@ -122,8 +128,8 @@ def _closed(text: str) -> bool:
 
 def _without_case(match: re.Match[str]) -> str:
     word = match[0]
-    ordinary = word.istitle() or (word.isupper() and len(word) > 3)
-    return word.lower() if ordinary or word.lower() in ("yes", "no") else word
+    ordinary = word.istitle() or word == "YES" or (word.isupper() and len(word) > 3)
+    return word.lower() if ordinary else word
 
 
 class MathVerify:
@@ -139,7 +145,7 @@ class MathVerify:
         Raises EngineError where the worker does not start.
         """
         worker = self._worker or self._start()
-        pair = json.dumps([reference, answer]).encode() + b"\n"
+        pair = json.dumps([_THOUSANDS.sub(",", text) for text in (reference, answer)]).encode() + b"\n"
         with contextlib.suppress(BrokenPipeError):
             assert worker.stdin is not None
             worker.stdin.write(pair)

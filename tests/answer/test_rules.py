@@ -24,6 +24,17 @@ from grhpc.answer.rules import MathVerify, exact, maths_can_tell
         ("\u22125", "-5"),
         ("TRUE", "true"),
         ("no", "No."),
+        ("YES", "yes"),
+        ("3,250", "3,\\!250"),
+        ("3,250", "3{,}250"),
+        ("1,234,567", "1{,}234,\\!567"),
+        ("x = -2", "x=-2"),
+        ("(-1, -2)", "(-1,-2)"),
+        ("1 - 2", "1-2"),
+        ("3 + 4i", "3+4i"),
+        ("(1, 2)", "(1,2)"),
+        ("42 .", "42"),
+        ("a.", "a"),
     ],
 )
 def test_the_same_text_in_another_dress_is_equal(reference, answer):
@@ -50,6 +61,19 @@ def test_the_same_text_in_another_dress_is_equal(reference, answer):
         ("\\Delta", "\\delta"),
         ("ABC", "abc"),
         ("M", "m"),
+        ("NO", "No"),
+        ("NO", "no"),
+        ("2 NO", "2 No"),
+        ("[1 -2]", "[1-2]"),
+        ("[1 +2]", "[1+2]"),
+        ("[x -y]", "[x-y]"),
+        ("(1) -2", "(1)-2"),
+        ("1 \u20132", "1\u20132"),
+        ("1 \u22122", "1-2"),
+        ("1 .5", "1.5"),
+        ("1. 5", "1.5"),
+        ("1 . 5", "1.5"),
+        ("(1, 234)", "(1,234)"),
     ],
 )
 def test_another_text_is_not_equal(reference, answer):
@@ -73,6 +97,9 @@ def math_verify():
         ("x", "y", False),
         ("5", "}{\\frac", False),
         ("5", "\ud800", False),
+        ("3250", "3,\\!250", True),
+        ("3250", "3{,}250", True),
+        ("3251", "3{,}250", False),
     ],
 )
 def test_math_verify(math_verify, reference, answer, equivalent):
@@ -128,6 +155,9 @@ SURE = [
     (r"-\frac{1}{2}", "-0.5"),
     ("1,000", "1000"),
     (".5", "0.50"),
+    ("3250", r"3,\!250"),
+    ("3250", "3{,}250"),
+    (r"1{,}234{,}567.5 \text{ m}", r"1,\!234,\!567.5 \text{ m}"),
     ("2x+1", "1+2x"),
     (r"5 \text{ cm}", "5.0 cm"),
     (r"3 \times 10^{8}", r"3\times10^8"),
@@ -143,3 +173,8 @@ def test_a_yes_is_not_believed_where_math_verify_rounds_or_computes_what_was_not
 @pytest.mark.parametrize(("reference", "answer"), SURE)
 def test_a_yes_is_believed_of_equal_numbers_and_of_expressions_alike(reference, answer):
     assert maths_can_tell("q?", reference, answer)
+
+
+@pytest.mark.parametrize("answer", [r"3,\!251", r"3,\!25", r"3,\! 250", r"3{,}2500", r"(3,\!250)", r"3,\!250,\!0"])
+def test_only_thousands_separators_are_read_away(answer):
+    assert not maths_can_tell("q?", "3250", answer)
