@@ -15,7 +15,7 @@ from grhpc.cluster.role import ROLES
 
 PACKAGE = Path(__file__).parent.parent / "grhpc"
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py")
-BASE = {"errors", "records", "strict", "ranges", "lifetime"}
+BASE = {"errors", "records", "strict", "ranges", "lifetime", "intervals"}
 BASE |= {"config", "sft_config", "eval_config", "kinds", "config_file"}
 COMMAND_LINE = {"cli", "start", "verbs", "preflight", "replay", "why"}
 # Room -> the rooms it may import, beside itself and the base.
