@@ -24,7 +24,7 @@ from grhpc.strict import build, read_yaml
 SHIPPED = Path(__file__).with_name("benchmarks.yaml")
 SCORERS = ("letter", "math", "theoremqa", "olympiad", "bbeh", "tiny")
 GOLDS = ("text", "letter", "index", "first_option", "boxed", "after_hashes")
-FIELDS = ("question", "gold", "options", "item", "context", "gold_type", "error", "unit", "solution")
+FIELDS = ("question", "gold", "options", "item", "context", "gold_type", "error", "unit", "several", "solution")
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 MEANS = ("micro", "macro", "harmonic")
 

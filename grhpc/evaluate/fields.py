@@ -39,6 +39,8 @@ def as_text(value: Any) -> str:
         value = int(value)
     if value is None:
         return ""
+    if isinstance(value, bool):
+        return str(value)
     return (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).strip()
 
 

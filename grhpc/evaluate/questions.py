@@ -20,7 +20,7 @@ from grhpc.evaluate.rows import read_rows
 from grhpc.records import Question
 
 Examples = Callable[[Mapping[str, str]], list[tuple[str, str]]]  # a question's groups -> its worked examples
-OPTIONAL = ("item", "context", "gold_type", "error", "unit", "solution")
+OPTIONAL = ("item", "context", "gold_type", "error", "unit", "several", "solution")
 
 
 def read_questions(name: str, benchmark: Benchmark, config: EvalConfig) -> tuple[list[Question], str]:
@@ -112,7 +112,8 @@ class _Reader:
 
     def _gold_type(self, row: Row) -> str:
         parts = (("", "gold_type"), ("error ", "error"), ("unit ", "unit"))
-        return ", ".join(f"{label}{text}" for label, field in parts if (text := self._text(row, field)))
+        told = [f"{label}{text}" for label, field in parts if (text := self._text(row, field))]
+        return ", ".join(told + ["several"] * (self._text(row, "several") == "True"))
 
     def _value(self, row: Row, field: str) -> Any:
         return look_up(row, self._columns[field]) if field in self._columns else None

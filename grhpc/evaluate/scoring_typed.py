@@ -1,0 +1,179 @@
+"""The rules by which TheoremQA, OlympiadBench and BBEH compare an answer with the right one; that of plain numerals.
+
+Each function says True or False where the rule settles it, None where a judge must.
+
+TheoremQA compares by type: https://github.com/TIGER-AI-Lab/TheoremQA, number_utils.py and utils.py
+(`compare_two_numbers`, `within_eps`, `compare_two_list`): a float within 4 % of the right one, an integer by rounding,
+a list as sorted numbers of that kind, so in any order.
+OlympiadBench: https://github.com/OpenBMB/OlympiadBench, eval/auto_scoring_judge.py: several answers in any order, and
+the row's own `error`, else 1e-8, as absolute tolerance. That a hundredth or a hundredfold counts there does not here.
+BBEH: https://github.com/google-deepmind/bbeh, bbeh/evaluate.py (`fuzzy_match` and what precedes it).
+
+Does not know: responses, samples, deciders. Invariant: pure; what a rule cannot read is never True.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+
+from grhpc.answer.choice import options_of
+from grhpc.answer.rules import exact
+from grhpc.evaluate.scoring_letter import read_letter
+from grhpc.evaluate.scoring_number import read_number, read_numbers, split_outside
+
+FLOAT_TOLERANCE = 0.04
+ABSOLUTE_TOLERANCE = 1e-8
+_NUMERAL = re.compile(r"[-+\u2212]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?")
+_YES, _NO = frozenset(("yes", "true", "correct")), frozenset(("no", "false", "incorrect", "not", "untrue"))
+_MOST_OPTIONS = 6  # TheoremQA's are (a) to (f)
+_FONT = re.compile(r"\\(?:text|texttt|textbf|mathrm|mathbf)\s*\{([^{}]*)\}")
+_LEFT_SIDE = re.compile(r"[A-Za-z_\\][\w\\{}() ]{0,30}?\s*(?:=|\\in(?![a-z]))\s*([^=]*)")
+_TUPLE = re.compile(r"([\[(])(.*)([\])])", re.DOTALL)
+_BBEH_PREFIX = re.compile(r".*the (?:final )?answer is:?\s*", re.DOTALL)
+
+
+def same_numeral(gold: str, answer: str) -> bool | None:
+    """Two plain numerals: 1,000 is 1000, 025 is 25, 36.0 is 36. Only integers can be told to differ."""
+    texts = [text.strip().strip("$").strip().removesuffix(".") for text in (gold, answer)]
+    if not all(_NUMERAL.fullmatch(text) and len(text) < 100 for text in texts):
+        return None
+    wanted, given = (Fraction(text.replace(",", "").replace("\u2212", "-")) for text in texts)
+    if wanted == given:
+        return True
+    return False if wanted.denominator == given.denominator == 1 else None
+
+
+def same_theoremqa(question: str, gold: str, gold_type: str, answer: str) -> bool | None:
+    """By the type of the right answer. A number that cannot be read is left to the judge."""
+    if gold_type == "bool":
+        return _read_bool(answer) == (gold.lower() == "true")
+    if gold_type == "option":
+        options = list(options_of(question).values()) or [""] * _MOST_OPTIONS
+        return read_letter(answer, options) == gold.strip("() ").upper()
+    integral = "integer" in gold_type
+    wanted = read_numbers(gold)
+    given = read_numbers(answer) if gold_type.startswith("list") else _as_list(read_number(answer))
+    if wanted is None or given is None:
+        return None if any(character.isdigit() or character == "\\" for character in answer) else False
+    if len(wanted) != len(given):
+        return False
+    percent = 100 if "%" in answer else 1  # 25% may be 0.25 or, where per cent are asked for, 25
+    return any(_all_close(wanted, [x * factor for x in given], integral) for factor in {1, percent})
+
+
+def same_olympiad(gold: str, gold_type: str, answer: str) -> bool | None:
+    """Every right answer once, in any order; numbers within the tolerance that `gold_type` names ("error 1e-1")."""
+    several = "several" in gold_type
+    wanted, given = (_items(text) if several else [text] for text in (gold, answer))
+    stated = re.search(r"error ([\d.e+-]+)", gold_type)
+    tolerance = float(stated[1]) if stated else ABSOLUTE_TOLERANCE
+    if len(wanted) == len(given) and _all_matched(wanted, given, tolerance):
+        return True
+    plain = all(read_number(text, unit=False) is not None for text in [*wanted, *given])
+    return False if plain and "%" not in gold + answer else None
+
+
+def same_bbeh(gold: str, answer: str) -> bool:
+    """Equal but for case, emphasis, brackets, quotes, a question mark; (a) is a, 25 is 25.0."""
+    wanted = gold.strip().lower().replace(", ", ",")
+    given = _bbeh_answer(answer)
+    if wanted == given:
+        return True
+    for one, other in ((wanted, given), (given, wanted)):
+        if re.fullmatch(r"\(.\)", one, re.DOTALL):
+            return one[1] == other
+    numbers = [_as_float(text) for text in (wanted, given)]
+    return (
+        (numbers[0] is not None and numbers[0] == numbers[1])
+        or wanted.replace("'", "") == given.replace("'", "")
+        or given in (f"[{wanted}]", f"{wanted}?")
+        or wanted == f"[{given}]"
+    )
+
+
+def _bbeh_answer(answer: str) -> str:
+    text = _BBEH_PREFIX.sub("", answer.strip().lower()).strip()
+    text = text.removeprefix("$").removesuffix("$") if text.startswith("$") and text.endswith("$") else text
+    before = ""
+    while before != text:
+        before, text = text, _FONT.sub(r"\1", text)
+    return text.replace(", ", ",").replace("**", "").partition("\n")[0].strip().removesuffix(".")
+
+
+def _as_float(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _read_bool(answer: str) -> bool | None:
+    words = set(re.findall(r"[a-z]+", re.sub(r"\\[a-z]+", " ", answer.lower())))
+    yes, no = bool(words & _YES), bool(words & _NO)
+    return None if yes == no else yes
+
+
+def _as_list(value: float | None) -> list[float] | None:
+    return None if value is None else [value]
+
+
+def _all_close(wanted: Sequence[float], given: Sequence[float], integral: bool) -> bool:
+    pairs = zip(sorted(wanted), sorted(given), strict=True)
+    if integral:
+        return all(round(g) == w for w, g in pairs)
+    return all(abs(g - w) <= FLOAT_TOLERANCE * abs(w) for w, g in pairs)
+
+
+def _items(text: str) -> list[str]:
+    """The single answers of "$2$, $\\pm 3$"."""
+    text = text.replace("$", "").replace("\\left", "").replace("\\right", "").strip()
+    outer = re.fullmatch(r"\\\{(.*)\\\}|\{(.*)\}", text, re.DOTALL)
+    parts = split_outside((outer[1] or outer[2] or "") if outer else text.strip(" ."))
+    return [signed for part in parts if part for signed in _both_signs(part)]
+
+
+def _both_signs(text: str) -> list[str]:
+    return [text.replace("\\pm", "+"), text.replace("\\pm", "-")] if "\\pm" in text else [text]
+
+
+def _all_matched(wanted: Sequence[str], given: Sequence[str], tolerance: float) -> bool:
+    left = list(given)
+    for item in wanted:
+        match = next((other for other in left if _same(item, other, tolerance)), None)
+        if match is None:
+            return False
+        left.remove(match)
+    return True
+
+
+def _same(gold: str, answer: str, tolerance: float) -> bool:
+    """One right answer: the same text, the same number, or intervals and tuples of the same in the same order."""
+    wanted, given = _right_side(gold), _right_side(answer)
+    if exact(wanted, given) or _near(wanted, given, tolerance):
+        return True
+    pieces = [text.split("\\cup") for text in (wanted, given)]
+    if len(pieces[0]) > 1:
+        pairs = zip(*pieces, strict=False)
+        return len(pieces[0]) == len(pieces[1]) and all(_same(w, g, tolerance) for w, g in pairs)
+    inner = [_TUPLE.fullmatch(text.strip()) for text in (wanted, given)]
+    if not inner[0] or not inner[1] or inner[0].group(1, 3) != inner[1].group(1, 3):
+        return False
+    parts = [split_outside(match[2]) for match in inner if match]
+    pairs = zip(*parts, strict=False)
+    return len(parts[0]) == len(parts[1]) > 1 and all(_same(w, g, tolerance) for w, g in pairs)
+
+
+def _right_side(text: str) -> str:
+    """What a variable is said to be: of "x = 5" and "x \\in [0, 1]" the right side."""
+    text = text.replace("$", "").replace("\\left", "").replace("\\right", "").strip()
+    said = _LEFT_SIDE.fullmatch(text)
+    return (said[1] if said else text).strip().removeprefix("+")
+
+
+def _near(gold: str, answer: str, tolerance: float) -> bool:
+    wanted, given = read_number(gold), read_number(answer)
+    if wanted is None or given is None:
+        return False
+    factors = {1, 100 if "%" in answer else 1}
+    return any(math.isclose(wanted, given * f, rel_tol=1e-9, abs_tol=tolerance * 1.01) for f in factors)
