@@ -43,6 +43,7 @@ QUEUES: dict[str, dict[str, type[Any]]] = {
 }
 
 _RUN, _CONFIG, _STOP, _FINISHED = "run.json", "config.yaml", "stop.json", "finished.json"
+SAMPLES, SUMMARY = "samples.parquet", "summary.json"  # what an evaluation made, wherever it was copied to
 _FOLDERS = (
     *("archive", "batches", "checkpoints", "decisions", "eval/heldout", "events", "jobs", "ledger", "logs"),
     *("quarantine", "rendezvous", "report"),
@@ -195,6 +196,13 @@ class RunDir:
         """Where the evaluation `name` of one weight version stands, a run directory of its own."""
         return self.root / "eval" / name / f"v{version:06d}"
 
+    def evaluations(self) -> list[tuple[str, int]]:
+        """Name and version of every evaluation of the run, in order."""
+        above = self.root / "eval"
+        names = [name for name in list_names(above) if name != "heldout" and (above / name).is_dir()]
+        found = [(name, v) for name in names for v in list_names(above / name)]
+        return sorted((name, int(v[1:])) for name, v in found if v.startswith("v") and v[1:].isdigit())
+
     def events(self, role: str, job: str, **common: Any) -> EventLog:
         """The event log of one process; one writer each."""
         return EventLog(self.events_dir / f"{role}-{job}.jsonl", role=role, job=job, **common)
@@ -255,12 +263,12 @@ class RunDir:
     @property
     def samples_path(self) -> Path:
         """Every sample of a finished evaluation."""
-        return self.root / "samples.parquet"
+        return self.root / SAMPLES
 
     @property
     def summary_path(self) -> Path:
         """The figures of a finished evaluation."""
-        return self.root / "summary.json"
+        return self.root / SUMMARY
 
     @cached_property
     def _store(self) -> StoreConfig:
