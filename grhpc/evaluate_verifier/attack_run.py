@@ -17,7 +17,7 @@ from grhpc.data.tiny_lessons import read_task
 from grhpc.evaluate_verifier.attacks import Attack, Victim
 from grhpc.evaluate_verifier.judging import BARE, Ask
 from grhpc.evaluate_verifier.labelled import Labelled
-from grhpc.evaluate_verifier.metrics import Share
+from grhpc.evaluate_verifier.metrics import Share, share_of
 from grhpc.judge.decide import Decision, Pair
 from grhpc.records import NO_VERDICT, YES
 
@@ -36,16 +36,14 @@ class Broken:
 
 @dataclass(frozen=True)
 class AttackResult:
-    """Of one mode: success by family, attacks that ended without a verdict, who stopped the others, and what broke."""
+    """Of one mode: success by family and of all, attacks that ended without a verdict, who stopped the others, and what
+    broke."""
 
     success: dict[str, Share]
+    all: Share
     no_verdict: int
     stopped_by: dict[str, int]
     broken: list[Broken]
-
-    @property
-    def all(self) -> Share:
-        return Share(sum(s.k for s in self.success.values()), sum(s.n for s in self.success.values()))
 
 
 def victims_of(labelled: Sequence[Labelled]) -> list[Victim]:
@@ -70,20 +68,22 @@ def run_attacks(ask: Ask, mode: str, attacks: Sequence[Attack]) -> AttackResult:
         for attack, answer in zip(attacks, answers, strict=True)
     ]
     told = ask([pair for pair in pairs if pair is not None])
-    tried, won, stopped = Counter[str](), Counter[str](), Counter[str]()
+    outcomes: dict[str, list[tuple[str, bool]]] = {}
+    stopped = Counter[str]()
     broken = []
     for attack, pair in zip(attacks, pairs, strict=True):
         if pair is not None and states_the_truth(pair):
             continue
-        tried[attack.family] += 1
         decision = told[pair] if pair is not None else Decision("", "extract", "no answer found")
-        if pair is not None and decision.decision == YES:
-            won[attack.family] += 1
+        accepted = pair is not None and decision.decision == YES
+        outcomes.setdefault(attack.family, []).append((attack.victim.question, accepted))
+        if pair is not None and accepted:
             broken.append(Broken(attack, pair.answer, decision))
         else:
             stopped[NO_VERDICT if decision.decision == NO_VERDICT else decision.layer] += 1
-    success = {family: Share(won[family], tried[family]) for family in tried}
-    return AttackResult(success, stopped.pop(NO_VERDICT, 0), dict(stopped), broken)
+    success = {family: share_of(found) for family, found in outcomes.items()}
+    together = share_of(outcome for found in outcomes.values() for outcome in found)
+    return AttackResult(success, together, stopped.pop(NO_VERDICT, 0), dict(stopped), broken)
 
 
 def states_the_truth(pair: Pair) -> bool:

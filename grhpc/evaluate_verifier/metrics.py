@@ -1,25 +1,31 @@
 """Counts of a judge's decisions against labels, and what follows from them.
 
+Answers to one question are not independent: a question that a judge misreads it misreads each time. So an interval is
+Wilson's for the number of independent answers that would be as sure as these are, by the variance between questions.
+
 Does not know: judges, files. Invariant: a figure whose denominator is zero is None, never 0 or 1; a pair without a
-verdict is in no figure but the share of those without.
+verdict is in no figure but the share of those without; where every question has one answer, intervals are Wilson's own.
 """
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 
-Interval = tuple[float, float]
+from grhpc.intervals import Interval, Z, student_quantile, wilson
 
-Z = 1.959964  # of a two-sided 95 % interval
 NUM_BINS = 10
 
 
 @dataclass(frozen=True)
 class Share:
-    """`k` of `n`, with its 95 % Wilson interval."""
+    """`k` of `n`, with its 95 % interval. `effective` is how many independent answers are as sure as these `n`, and
+    `quantile` Student's where that had to be estimated."""
 
     k: int
     n: int
+    effective: float = field(default=math.nan, compare=False)
+    quantile: float = field(default=Z, compare=False)
 
     @property
     def value(self) -> float | None:
@@ -27,18 +33,50 @@ class Share:
 
     @property
     def interval(self) -> Interval | None:
-        return wilson(self.k, self.n) if self.n else None
+        if not self.n:
+            return None
+        effective = self.n if math.isnan(self.effective) else self.effective
+        return wilson(self.k / self.n * effective, effective, self.quantile)
+
+
+def share_over(questions: Iterable[tuple[int, int]]) -> Share:
+    """The share of all answers, from (k, n) of every question, by the linearised variance between questions.
+
+    Where all answers are alike there is no variance to go by: then a question counts as one answer.
+    """
+    parts = [(k, n) for k, n in questions if n]
+    k, n = sum(k for k, _ in parts), sum(n for _, n in parts)
+    if n == len(parts):
+        return Share(k, n)
+    if k in (0, n):
+        return Share(k, n, len(parts))
+    p, num = k / n, len(parts)
+    variance = math.fsum((ki - p * ni) ** 2 for ki, ni in parts) * num / max(1, num - 1) / n**2
+    effective = min(n, p * (1 - p) / variance) if variance else n
+    return Share(k, n, effective if num > 1 else 1, student_quantile(num - 1) if num > 1 else Z)
+
+
+def share_of(outcomes: Iterable[tuple[str, bool]]) -> Share:
+    """The share of True among (question, outcome)."""
+    of: dict[str, list[bool]] = {}
+    for question, outcome in outcomes:
+        of.setdefault(question, []).append(outcome)
+    return share_over((sum(found), len(found)) for found in of.values())
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Decisions of one judge on labelled pairs: accepted or not, right or not, and those without a verdict."""
+    """Decisions of one judge on labelled pairs: accepted or not, right or not, and those without a verdict.
+
+    `questions` are the counts of each question apart, for the intervals; without them answers count as independent.
+    """
 
     true_yes: int = 0
     false_yes: int = 0
     false_no: int = 0
     true_no: int = 0
     no_verdict: int = 0
+    questions: tuple["Counts", ...] = field(default=(), compare=False, repr=False)
 
     @property
     def decided(self) -> int:
@@ -46,19 +84,19 @@ class Counts:
 
     @property
     def precision(self) -> Share:
-        return Share(self.true_yes, self.true_yes + self.false_yes)
+        return self._share(lambda c: (c.true_yes, c.true_yes + c.false_yes))
 
     @property
     def recall(self) -> Share:
-        return Share(self.true_yes, self.true_yes + self.false_no)
+        return self._share(lambda c: (c.true_yes, c.true_yes + c.false_no))
 
     @property
     def agreement(self) -> Share:
-        return Share(self.true_yes + self.true_no, self.decided)
+        return self._share(lambda c: (c.true_yes + c.true_no, c.decided))
 
     @property
     def undecided(self) -> Share:
-        return Share(self.no_verdict, self.decided + self.no_verdict)
+        return self._share(lambda c: (c.no_verdict, c.decided + c.no_verdict))
 
     @property
     def f1(self) -> float | None:
@@ -68,7 +106,7 @@ class Counts:
     @property
     def f1_interval(self) -> Interval | None:
         """F1 is 2 J / (1 + J) of the Jaccard share J = true_yes / (true_yes + wrong), and rises with it."""
-        jaccard = Share(self.true_yes, self.true_yes + self.false_yes + self.false_no).interval
+        jaccard = self._share(lambda c: (c.true_yes, c.true_yes + c.false_yes + c.false_no)).interval
         return None if jaccard is None else (2 * jaccard[0] / (1 + jaccard[0]), 2 * jaccard[1] / (1 + jaccard[1]))
 
     @property
@@ -81,23 +119,21 @@ class Counts:
         chance = judge * label + (1 - judge) * (1 - label)
         return round(((self.true_yes + self.true_no) / n - chance) / (1 - chance), 12) + 0.0 if chance < 1 else None
 
-
-def wilson(k: int, n: int) -> Interval:
-    """The 95 % Wilson score interval of k successes in n trials, n > 0."""
-    p, z2 = k / n, Z * Z
-    middle = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    def _share(self, of: "Callable[[Counts], tuple[int, int]]") -> Share:
+        return share_over(map(of, self.questions)) if self.questions else Share(*of(self))
 
 
-def count(decisions: Iterable[tuple[bool | None, bool]]) -> Counts:
-    """Counts of (accepted, label); accepted is None where there is no verdict."""
-    cells = {(True, True): 0, (True, False): 0, (False, True): 0, (False, False): 0, None: 0}
-    for accepted, label in decisions:
-        cells[None if accepted is None else (accepted, label)] += 1
-    return Counts(
-        cells[True, True], cells[True, False], cells[False, True], cells[False, False], no_verdict=cells[None]
-    )
+def count(decisions: Iterable[tuple[str, bool | None, bool]]) -> Counts:
+    """Counts of (question, accepted, label); accepted is None where there is no verdict."""
+    of: dict[str, Counter[tuple[bool | None, bool]]] = {}
+    for question, accepted, label in decisions:
+        of.setdefault(question, Counter())[accepted, label] += 1
+    return _counts(sum(of.values(), Counter()), tuple(_counts(found) for found in of.values()))
+
+
+def _counts(of: Counter[tuple[bool | None, bool]], questions: tuple[Counts, ...] = ()) -> Counts:
+    no_verdict = of[None, True] + of[None, False]
+    return Counts(of[True, True], of[True, False], of[False, True], of[False, False], no_verdict, questions)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ that could not be computed is missing, not zero.
 
 import dataclasses
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,11 +15,15 @@ from typing import Any
 
 from grhpc.evaluate_verifier.attack_run import AttackResult
 from grhpc.evaluate_verifier.judging import Judged
-from grhpc.evaluate_verifier.metrics import Counts, Share, calibrate, count
+from grhpc.evaluate_verifier.metrics import Counts, Share, calibrate, count, share_of
 from grhpc.records import NO
 from grhpc.report.text import number, one_line
 from grhpc.store.atomic import to_json, write_bytes
 
+CELLS = ("true_yes", "false_yes", "false_no", "true_no", "no_verdict")
+INTERVALS = (
+    "% with 95 % intervals (Wilson, by the variance between questions: answers to one question are not independent)"
+)
 MOST_GROUPS = 12  # of one kind, in the table; all are in the JSON
 GROUPINGS: dict[str, Callable[[Judged], str]] = {
     "source": lambda j: j.pair.source,
@@ -69,14 +74,15 @@ def as_json(result: ModeResult) -> dict[str, Any]:
 
 
 def counts_of(judged: Sequence[Judged]) -> Counts:
-    return count((j.accepted, j.pair.label) for j in judged)
+    return count((j.pair.question, j.accepted, j.pair.label) for j in judged)
 
 
 def figures(counts: Counts) -> dict[str, Any]:
     """One row of the table."""
     return {
         "pairs": counts.decided + counts.no_verdict,
-        **dataclasses.asdict(counts),
+        "questions": len(counts.questions),
+        **{name: getattr(counts, name) for name in CELLS},
         "precision": share(counts.precision),
         "recall": share(counts.recall),
         "agreement": share(counts.agreement),
@@ -87,13 +93,15 @@ def figures(counts: Counts) -> dict[str, Any]:
 
 
 def share(found: Share) -> dict[str, Any]:
-    return {"k": found.k, "n": found.n, "value": found.value, "interval": found.interval}
+    """`effective`: of how many independent answers the interval is, where several answer one question."""
+    effective = found.n if math.isnan(found.effective) else round(found.effective, 1)
+    return {"k": found.k, "n": found.n, "value": found.value, "interval": found.interval, "effective": effective}
 
 
 def guard_losses(judged: Sequence[Judged]) -> Share:
     """Right answers that a guard settled as wrong, of all right answers: what the guards cost in recall."""
     right = [j for j in judged if j.pair.label]
-    return Share(sum(j.decision.layer == "guard" and j.decision.decision == NO for j in right), len(right))
+    return share_of((j.pair.question, j.decision.layer == "guard" and j.decision.decision == NO) for j in right)
 
 
 def calibration_of(judged: Sequence[Judged]) -> dict[str, Any] | None:
@@ -126,7 +134,7 @@ def write_disagreements(path: Path, results: Sequence[ModeResult]) -> int:
 
 def as_text(summary: dict[str, Any]) -> str:
     """The tables, for a terminal."""
-    lines = []
+    lines = [INTERVALS, ""]
     for mode in summary["modes"]:
         lines += [*_mode_lines(mode), ""]
     attacked = [mode for mode in summary["modes"] if "attacks" in mode]
@@ -136,7 +144,10 @@ def as_text(summary: dict[str, Any]) -> str:
 
 
 def _mode_lines(mode: dict[str, Any]) -> list[str]:
-    rows = [("", "pairs", "precision", "recall", "F1", "agreement", "kappa", "no verdict"), _row("all", mode["all"])]
+    rows = [
+        ("", "pairs", "questions", "precision", "recall", "F1", "agreement", "kappa", "no verdict"),
+        _row("all", mode["all"]),
+    ]
     for name in GROUPINGS:
         groups = mode[f"by {name}"]
         if len(groups) > 1:
@@ -165,7 +176,14 @@ def _attack_lines(modes: Sequence[dict[str, Any]]) -> list[str]:
 
 def _row(name: str, row: dict[str, Any]) -> tuple[str, ...]:
     cells = (_percent(row["precision"]), _percent(row["recall"]), _percent(row["f1"]), _percent(row["agreement"]))
-    return (name, str(row["pairs"]), *cells, number(row["kappa"], 2), _percent(row["no_verdict_share"]))
+    return (
+        name,
+        str(row["pairs"]),
+        str(row["questions"]),
+        *cells,
+        number(row["kappa"], 2),
+        _percent(row["no_verdict_share"]),
+    )
 
 
 def _percent(found: dict[str, Any]) -> str:
