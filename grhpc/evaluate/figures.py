@@ -64,22 +64,29 @@ def share(values: Sequence[float], samples: int = 1) -> Figure:
 
 
 def macro(groups: Groups) -> Figure:
-    """The plain mean of the groups' means. A group of one question takes the variance of the others, pooled."""
+    """The plain mean of the groups' means."""
     if not groups:
         return figure(None)
-    means = {name: [q.mean for q in of] for name, of in groups.items()}
-    centres = {name: math.fsum(of) / len(of) for name, of in means.items()}
-    value = math.fsum(centres.values()) / len(centres)
-    squares = {name: math.fsum((v - centres[name]) ** 2 for v in of) for name, of in means.items()}
-    df = sum(len(of) - 1 for of in means.values())
-    pooled = math.fsum(squares.values()) / df if df else value * (1 - value)
-    parts = [squares[g] / (len(of) - 1) / len(of) if len(of) > 1 else pooled for g, of in means.items()]
-    se = math.sqrt(math.fsum(parts)) / len(parts)
-    num = len(parts) ** 2 / math.fsum(1 / len(of) for of in means.values())  # questions of equal weight (Kish)
-    number = _throws(value, se, num, num * max(map(most_samples, groups.values())))
-    normal = not df or all(map(binary, means.values()))
-    interval = wilson(value * number, number, Z if normal else student_quantile(df))
-    return figure(value, se if df or len(parts) > 1 else None, interval)
+    means, samples = [[q.mean for q in of] for of in groups.values()], max(map(most_samples, groups.values()))
+    value, se, df = stratified(means)
+    if se is None:
+        return share([of[0] for of in means], samples)
+    num = len(means) ** 2 / math.fsum(1 / len(of) for of in means)  # questions of equal weight (Kish)
+    number = _throws(value, se, num, num * samples)
+    return figure(value, se, wilson(value * number, number, Z if all(map(binary, means)) else student_quantile(df)))
+
+
+def stratified(groups: Sequence[Sequence[float]]) -> tuple[float, float | None, int]:
+    """The plain mean of the groups' means, its standard error, and the degrees of freedom of that: None and 0 where
+    no group has two values. A group of one takes the variance of the others, pooled."""
+    centres = [math.fsum(of) / len(of) for of in groups]
+    squares = [math.fsum((v - centre) ** 2 for v in of) for of, centre in zip(groups, centres, strict=True)]
+    value, df = math.fsum(centres) / len(centres), sum(len(of) - 1 for of in groups)
+    if not df:
+        return value, None, 0
+    pooled = math.fsum(squares) / df
+    parts = [s / (len(of) - 1) / len(of) if len(of) > 1 else pooled for of, s in zip(groups, squares, strict=True)]
+    return value, math.sqrt(math.fsum(parts)) / len(parts), df
 
 
 def harmonic_mean(shares: Iterable[float]) -> float:

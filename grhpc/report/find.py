@@ -1,14 +1,14 @@
-"""RUN on the command line: a run's name or its folder.
+"""RUN and EVAL on the command line: a run's name or its folder.
 
-Does not know: what a run holds. Invariant: what is returned is a run directory.
+Does not know: what a run holds. Invariant: what is returned is a run directory, or the folder of a finished evaluation.
 """
 
 import difflib
 from pathlib import Path
 
 from grhpc.config import RunConfig
-from grhpc.errors import StoreError
-from grhpc.store.rundir import RunDir
+from grhpc.errors import ConfigError, StoreError
+from grhpc.store.rundir import SUMMARY, RunDir
 
 
 def find_run(name: str) -> RunDir:
@@ -28,3 +28,19 @@ def find_grpo_run(name: str) -> RunDir:
     run = find_run(name)
     run.config()
     return run
+
+
+def find_evaluation(name: str) -> Path:
+    """The folder of a finished evaluation: a run of that name or folder, or a copy of its two files.
+
+    Raises StoreError where there is none or it is not finished, ConfigError for a run of another kind.
+    """
+    for folder in (Path(name), Path(RunConfig(name="").dir) / name):
+        if (folder / SUMMARY).is_file():
+            return folder
+    run = find_run(name)
+    if run.kind == "eval":
+        raise StoreError(f"{name} is not finished", f"see: python submit.py status {name}")
+    known = [str(run.evaluation_dir(*found)) for found in run.evaluations()]
+    remedy = f"its evaluations: {', '.join(known)}" if known else f"python submit.py evaluate {name} CONFIG makes one"
+    raise ConfigError(f"{name} is a run of {run.kind}, no evaluation", remedy)
