@@ -18,7 +18,7 @@ _FONT = re.compile(
 _EDGES = " \t\r\n*_`'\"$.,;:!~\u3002\u201c\u201d\u2018\u2019"
 _WORD = re.compile(r"[A-Za-z][A-Za-z']*|\S")
 _ALONE = re.compile(r"[(\[{<]?\s*([A-Za-z])\s*[)\]}>]?")
-_REPEATED = re.compile(r"([A-HJ-Z])(?:\W*\1){2,}")  # not I, which repeated is a Roman number
+_REPEATED = re.compile(r"\b(?:([A-HJ-Z])\1{2,}|(I)I{4,})\b")  # "DDDDD"; up to IIII is a Roman number
 _BEFORE = r"(?:(?:options?|choices?|answers?|letters?)\s*:?\s*)?"
 _LETTER_THEN_TEXT = re.compile(
     _BEFORE + r"(?:[(\[](?P<closed>[A-Z])[)\]]\s*[.:,=\u2013\u2014-]?|(?P<open>[A-Z])\s*(?:[).:,=]|\s[\u2013\u2014-]))"
@@ -29,9 +29,17 @@ _TEXT_THEN_LETTER = re.compile(
     r"(?P<text>.*\S)\s*[,;]?\s*[(\[](?:(?:option|choice|answer|letter)\s+)?(?P<closed>[A-Z])[)\]]",
     re.DOTALL | re.IGNORECASE,
 )
+_LETTER_IN_FRONT = re.compile(r"(?P<open>[A-Z])\s*\((?P<text>.*)\)", re.DOTALL)
+_OTHER_LETTER = re.compile(
+    r"[(\[][A-Z][)\]]|(?:^|\band|\bor|\bnor|[,/&+;])\s*[A-Z](?=\s*(?:$|[).:,;]|and\b|or\b|is\b))"
+)
+_OPTION = re.compile(r"\b(?:option|choice)\s*:?\s*[(\[]?\s*([A-Z])(?![A-Za-z'])|[(\[]\s*([A-Z])\s*[)\]]", re.IGNORECASE)
+_NEGATION = re.compile(
+    r"\b(?:not|n't|no|nor|neither|except|wrong|incorrect|false|unlike|eliminate|exclude)\b", re.IGNORECASE
+)
 _CHINESE = re.compile("(?:因此|所以|正确|最终|答案|选项|应该|选择|选|是|为)+")
 _AND_WHY = re.compile(
-    r"\s*(?:[,;.\u2014]\s*)?\b(?:because|since|as|due to|given that|rather than|instead of|not)\b.*|[,;.]\s.*",
+    r"\s*(?:[,;.\u2014]\s*)?\b(?:because|since|as|due to|given that|rather than|instead of|not)\b.*",
     re.DOTALL | re.IGNORECASE,
 )
 _FILLERS = frozenset(
@@ -53,13 +61,14 @@ def read_letter(text: str, options: Sequence[str]) -> str | None:
     by_text = [LETTERS[i] for i, option in enumerate(options) if _same(option, said)]
     if by_text:
         return by_text[0] if len(by_text) == 1 else None
-    for pattern in (_LETTER_THEN_TEXT, _TEXT_THEN_LETTER):
+    for pattern in (_LETTER_IN_FRONT, _LETTER_THEN_TEXT, _TEXT_THEN_LETTER):
         match = pattern.fullmatch(said)
         if match is not None and (letter := _with_text(match, options)) is not None:
             return letter or None
-    if match := _REPEATED.fullmatch(said):
-        return _one(match, len(options))
-    return _among_fillers(_AND_WHY.sub("", said, count=1), len(options))
+    if letter := _only_option(said, len(options)):
+        return letter
+    said = _REPEATED.sub(lambda match: match[1] or match[2], _AND_WHY.sub("", said, count=1))
+    return _among_fillers(said, len(options))
 
 
 def _bare(text: str) -> str:
@@ -85,16 +94,27 @@ def _one(match: re.Match[str] | None, num_options: int) -> str | None:
 
 
 def _with_text(match: re.Match[str], options: Sequence[str]) -> str | None:
-    """The letter beside a text; "" where the text is another option's, or another letter; None where it is not clear
-    that the letter names an option at all."""
+    """The letter beside a text; "" where the text is another option's; None where the letter may be none of an option.
+
+    A text that is no option's leaves the letter alone as it is, unless it names further letters.
+    """
     groups = match.groupdict()
-    letter, text = (groups["closed"] or groups["open"]).upper(), _bare(groups["text"])
-    if letter not in LETTERS[: len(options)]:
-        return ""
+    letter, text = (groups.get("closed") or groups["open"]).upper(), _bare(groups["text"])
     named = [LETTERS[i] for i, option in enumerate(options) if _same(option, text)]
     if named:
         return letter if letter in named else ""
-    return None if re.search(r"(?<![A-Za-z'])[A-Z](?![A-Za-z'])", _AND_WHY.sub("", " " + text, count=1)) else letter
+    if letter not in LETTERS[: len(options)] or match.re is _LETTER_IN_FRONT:
+        return None
+    return None if _OTHER_LETTER.search(_AND_WHY.sub("", " " + text, count=1).strip()) else letter
+
+
+def _only_option(said: str, num_options: int) -> str | None:
+    """The letter of "... option C ...", where no other is spoken of and nothing is denied."""
+    letters = {(match[1] or match[2]).upper() for match in _OPTION.finditer(said)}
+    if len(letters) != 1 or _NEGATION.search(said):
+        return None
+    letter = letters.pop()
+    return letter if letter in LETTERS[:num_options] else None
 
 
 def _among_fillers(said: str, num_options: int) -> str | None:

@@ -46,6 +46,7 @@ _REPLACED = (
 )
 _SPACING = re.compile(r"\\[,;:! ]|\\q?quad|\\[()\[\]]|~")
 _WRAPPED = re.compile(r"\\(?:text|mathrm|textrm|operatorname|mathbf|mbox|rm)\s*\{([^{}]*)\}")
+_TIMES = re.compile(r"(?<=\d) ?[xX] ?(?=10\s*\^)")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))|(?<=\d) (?=\d{3}(?!\d))")
 _EQUALS = re.compile(r".*(?:=|\u2248|\\approx|\\simeq|\\sim)", re.DOTALL)
 _TOKEN = re.compile(
@@ -107,7 +108,7 @@ def _cleaned(text: str) -> str:
     text = _SUPERSCRIPT.sub(lambda match: "^{" + match[0].translate(_RAISED) + "}", text)
     for written, plain in _REPLACED:
         text = text.replace(written, plain)
-    return " ".join(_SPACING.sub(" ", _WRAPPED.sub(r" \1 ", text)).split())
+    return _TIMES.sub("*", " ".join(_SPACING.sub(" ", _WRAPPED.sub(r" \1 ", text)).split()))
 
 
 def _evaluate(text: str) -> float | None:

@@ -3,8 +3,8 @@
 Each function says True or False where the rule settles it, None where a judge must.
 
 TheoremQA compares by type: https://github.com/TIGER-AI-Lab/TheoremQA, number_utils.py and utils.py
-(`compare_two_numbers`, `within_eps`, `compare_two_list`): a float within 4 % of the right one, an integer by rounding,
-a list as sorted numbers of that kind, so in any order.
+(`compare_two_numbers`, `within_eps`, `compare_two_list`): a number within 4 % of the right one, and an integer one that
+rounds to it (there without the 4 %, so that 0.25 would be 0); a list as sorted numbers, so in any order.
 OlympiadBench: https://github.com/OpenBMB/OlympiadBench, eval/auto_scoring_judge.py: several answers in any order, and
 the row's own `error`, else 1e-8, as absolute tolerance. That a hundredth or a hundredfold counts there does not here.
 BBEH: https://github.com/google-deepmind/bbeh, bbeh/evaluate.py (`fuzzy_match` and what precedes it).
@@ -120,9 +120,7 @@ def _as_list(value: float | None) -> list[float] | None:
 
 def _all_close(wanted: Sequence[float], given: Sequence[float], integral: bool) -> bool:
     pairs = zip(sorted(wanted), sorted(given), strict=True)
-    if integral:
-        return all(round(g) == w for w, g in pairs)
-    return all(abs(g - w) <= FLOAT_TOLERANCE * abs(w) for w, g in pairs)
+    return all(abs(g - w) <= FLOAT_TOLERANCE * abs(w) and (round(g) == w or not integral) for w, g in pairs)
 
 
 def _items(text: str) -> list[str]:
