@@ -165,6 +165,10 @@ def _check_eval(c: EvalConfig) -> list[Problem]:
         problems.append(("benchmarks is empty", "name one at least, e.g. benchmarks: [math500]"))
     if len(set(c.benchmarks)) < len(c.benchmarks):
         problems.append(("benchmarks names one twice", "name each once"))
+    need, held = c.data.max_prompt_tokens + c.sample.max_response_tokens, c.sample.engine.max_model_tokens
+    if held is not None and held < need:
+        what = f"sample.engine.max_model_tokens is {held}, but a prompt and its answer may have {need}"
+        problems.append((what, "raise it, leave it out, or allow fewer tokens"))
     if c.verify.asks_a_model and not (c.verifier.model or c.verifier.endpoint.url):
         problems.append((f"verify.mode {c.verify.mode} asks a judge, and there is none", "set verifier.model"))
     return problems + _chat_template(c)
@@ -180,10 +184,11 @@ def _words(*settings: tuple[str, str, tuple[str, ...]]) -> list[Problem]:
 
 
 def _contexts(c: Config) -> list[Problem]:
-    """What an engine is told to hold must hold what its role will ask of it."""
+    """What an engine is told to hold must hold what its role will ask of it; a judge elsewhere is no engine of ours."""
+    judged = 0 if c.verifier.endpoint.url else c.verifier.max_input_tokens + c.verifier.max_new_tokens
     needs = (
         ("rollout", c.rollout.engine, c.data.max_prompt_tokens + c.rollout.max_response_tokens),
-        ("verify", c.verify.engine, c.verifier.max_input_tokens + c.verifier.max_new_tokens),
+        ("verify", c.verify.engine, judged),
     )
     return [
         (

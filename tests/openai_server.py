@@ -33,8 +33,7 @@ class Server:
         return f"http://127.0.0.1:{self.port}/v1"
 
     def rise(self, port: int = 0) -> None:
-        self.http = ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
-        self.http.daemon_threads = True
+        self.http = _Listener(("127.0.0.1", port), _handler(self))
         threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     def die(self) -> None:
@@ -58,6 +57,11 @@ class Server:
             choice["text"] = told
         usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
         return 200, {"id": "x", "object": "o", "created": 0, "model": "m", "choices": [choice], "usage": usage}
+
+
+class _Listener(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 256  # with the usual 5, clients that come at once are reset
 
 
 def _handler(server: Server) -> type[BaseHTTPRequestHandler]:

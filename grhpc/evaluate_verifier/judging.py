@@ -11,15 +11,15 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from grhpc.answer.judge import fill, load_template, read_decision
 from grhpc.config import Config
 from grhpc.engine.tokenizer import load_tokenizer
 from grhpc.errors import EngineError
 from grhpc.evaluate_verifier.labelled import Labelled
-from grhpc.judge.decide import Decider, Decision, Pair
+from grhpc.judge.decide import Decided, Decider, Decision, Pair
 from grhpc.judge.generative import LAYER, Memory
+from grhpc.judge.judge import Judge
 from grhpc.judge.make import make_decider, make_judge
 from grhpc.records import NO_ANSWER, NO_VERDICT, YES
 
@@ -50,6 +50,36 @@ class Judged:
         return None if p is None or self.accepted is None else p if self.accepted else 1.0 - p
 
 
+class Bare:
+    """The judge model alone, as a decider."""
+
+    def __init__(self, judge: Judge, template: str) -> None:
+        self._judge, self._template = judge, template
+
+    @property
+    def running(self) -> bool:
+        return self._judge.running
+
+    def start(self) -> None:
+        self._judge.start()
+
+    def decide(self, pairs: Sequence[Pair], should_stop: Callable[[], bool], shard: str = "") -> Decided | None:
+        del shard
+        prompts = [fill(self._template, p.question, p.reference, p.answer) for p in pairs]
+        replies = self._judge.ask(prompts, 1, should_stop)
+        if replies is None:
+            return None
+        told = {}
+        for pair, reply in zip(pairs, replies, strict=True):
+            decision = read_decision(reply.text) if reply.finished else None
+            words = reply.problem or reply.text
+            told[pair] = Decision(decision or NO_VERDICT, LAYER, words, confidence=reply.confidence)
+        return Decided(told, asked=sum(not reply.refused for reply in replies), usage=self._judge.usage())
+
+    def close(self) -> None:
+        self._judge.close()
+
+
 class Bench:
     """One mode, ready to be asked; its engine starts with the first question that needs it. `close` it.
 
@@ -60,51 +90,39 @@ class Bench:
     def __init__(self, config: Config, mode: str, memory: Memory | None = None) -> None:
         self.mode, self.seconds = mode, 0.0
         self.usage: dict[str, float] = {}
-        self._template = load_template(config.verifier.template)
+        template = load_template(config.verifier.template)
         tokenizer = load_tokenizer(config.verifier.model) if mode in WITH_JUDGE else None
-        self._judge: Any = make_judge(config, tokenizer, _stalled) if mode == BARE else None
-        as_mode = replace(config, verify=replace(config.verify, mode=mode, audit_share=0.0))
-        self._decider: Decider | None = None if mode == BARE else make_decider(as_mode, tokenizer, _stalled, memory)
+        self._judge = make_judge(config, tokenizer, _stalled) if mode in WITH_JUDGE else None
+        if mode == BARE and self._judge is not None:
+            self._decider: Decider = Bare(self._judge, template)
+        else:
+            as_mode = replace(config, verify=replace(config.verify, mode=mode, audit_share=0.0))
+            self._decider = make_decider(as_mode, tokenizer, _stalled, memory, judge=self._judge)
+
+    @property
+    def judge(self) -> str:
+        """The judge model with everything that its answers depend on, as far as it has told; "" where there is none."""
+        return self._judge.identity if self._judge else ""
 
     def decide(self, pairs: Sequence[Pair]) -> dict[Pair, Decision]:
         """A decision for each distinct pair. Raises EngineError."""
-        (self._decider or self._judge).start()
+        self._decider.start()
         begun_s = time.monotonic()
         distinct = sorted(set(pairs), key=_mixed)
         decisions: dict[Pair, Decision] = {}
         for start in range(0, len(distinct), CHUNK):
-            chunk = distinct[start : start + CHUNK]
-            decisions |= self._ask_bare(chunk) if self._decider is None else self._ask(self._decider, chunk)
+            decided = self._decider.decide(distinct[start : start + CHUNK], _never, "lessons")
+            if decided is None:
+                raise EngineError("the judge stopped before it was done", "run it again")
+            decisions |= decided.decisions
+            self.usage = decided.usage
             print(f"\r{self.mode}: {len(decisions)} of {len(distinct)}", end="", file=sys.stderr, flush=True)
         print(file=sys.stderr)
         self.seconds += time.monotonic() - begun_s
         return decisions
 
     def close(self) -> None:
-        (self._decider or self._judge).close()
-
-    def _ask(self, decider: Decider, pairs: Sequence[Pair]) -> dict[Pair, Decision]:
-        decided = decider.decide(pairs, _never, "lessons")
-        if decided is None:
-            raise EngineError("the judge stopped before it was done", "run it again")
-        self.usage = decided.usage
-        return decided.decisions
-
-    def _ask_bare(self, pairs: Sequence[Pair]) -> dict[Pair, Decision]:
-        prompts = [fill(self._template, p.question, p.reference, p.answer) for p in pairs]
-        replies = self._judge.ask(prompts, 1, _never)
-        told = {}
-        for pair, reply in zip(pairs, replies, strict=True):
-            decision = read_decision(reply.text) if reply.finished else None
-            words = reply.problem or reply.text
-            told[pair] = Decision(decision or NO_VERDICT, LAYER, words, confidence=reply.confidence)
-        self.usage = self._judge.usage()
-        return told
-
-
-def judge_identity(config: Config) -> str:
-    """The judge model with everything that its answers depend on, for the record; nothing is started."""
-    return str(make_judge(config, load_tokenizer(config.verifier.model), _stalled).identity)
+        self._decider.close()
 
 
 def judge_with(ask: Ask, labelled: Sequence[Labelled]) -> list[Judged]:

@@ -27,7 +27,7 @@ from grhpc.answer.judge import load_template
 from grhpc.config_file import load
 from grhpc.errors import ConfigError, DataError
 from grhpc.evaluate_verifier.command import columns_of, versions
-from grhpc.evaluate_verifier.judging import Bench, judge_identity
+from grhpc.evaluate_verifier.judging import Bench
 from grhpc.evaluate_verifier.labelled import digest_of, is_table, read_rows, text
 from grhpc.evaluate_verifier.lessons import Lesson, Recipe, answers_of, balanced, hardened, label, split, tally
 from grhpc.report.text import one_line
@@ -68,7 +68,7 @@ def command(args: argparse.Namespace) -> int:
     manifest = {
         "solutions": [str(path) for path in paths],
         "solutions_sha256": digest_of(paths),
-        "judge": judge_identity(config),
+        "judge": judge.judge,
         "template_sha256": hashlib.sha256(template.encode()).hexdigest(),
         "recipe": dataclasses.asdict(recipe),
         "counts": dict(counts),
@@ -151,4 +151,8 @@ def _told(manifest: Mapping[str, Any]) -> list[str]:
     for path, part in manifest["files"].items():
         told = ", ".join(f"{what} {num}" for what, num in part.items() if what != "sha256")
         lines.append(f"{one_line(path)}: {told}")
+    if usage := manifest["usage"]:
+        tokens = f"{usage['prompt_tokens']:.0f} + {usage['new_tokens']:.0f} tokens"
+        cost = f", cost {usage['cost']:.2f}" if usage.get("cost") else ""
+        lines.append(f"judge: {usage['requests']:.0f} requests, {tokens}{cost}")
     return lines

@@ -249,9 +249,9 @@ def _key(endpoint: EndpointConfig) -> str:
 
 
 def _words(error: Any) -> str:
-    """What went wrong, without the request (which holds the key)."""
+    """What went wrong, without the request (which holds the key); of a cause its kind alone, as it may quote that."""
     status = getattr(error, "status_code", None)
     body = getattr(error, "body", None)
     told = body.get("message", "") if isinstance(body, dict) else ""
-    text = told if isinstance(told, str) and told else type(error).__name__
+    text = told if isinstance(told, str) and told else type(error.__cause__ or error).__name__
     return f"{status} {text[:200]}" if status else text[:200]

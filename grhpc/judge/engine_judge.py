@@ -17,6 +17,7 @@ from grhpc.config import Config, VerifierConfig
 from grhpc.engine.host import EngineHost, engine_starter
 from grhpc.engine.vllm import Completion, Request, context_tokens
 from grhpc.errors import ConfigError
+from grhpc.eval_config import EvalConfig
 from grhpc.judge.judge import Heard, Reply, refused, unheard
 
 RETRY_TEMPERATURE = 0.3  # a greedy model that rambled once rambles again
@@ -104,7 +105,7 @@ class EngineJudge:
 
 
 def make_engine_judge(
-    config: Config, tokenizer: Any, on_stall: Callable[[float], None], confidence: bool = True
+    config: Config | EvalConfig, tokenizer: Any, on_stall: Callable[[float], None], confidence: bool = True
 ) -> EngineJudge:
     """The judge of `verifier.model` under `verify.engine`. Raises ConfigError where the model holds too few tokens."""
     verifier, engine = config.verifier, config.verify.engine

@@ -246,6 +246,15 @@ def test_a_template_that_writes_its_own_turns_is_not_put_into_a_turn(tmp_path):
         check(replace(config, verifier=verifier))
 
 
+def test_a_judge_elsewhere_is_not_bound_by_an_engine_of_ours(tmp_path):
+    config = make_run(tmp_path, tmp_path).config()
+    verify = replace(config.verify, engine=replace(config.verify.engine, max_model_tokens=100))
+    with pytest.raises(ConfigError, match="max_model_tokens is 100"):
+        check(replace(config, verify=verify))
+    verifier = replace(config.verifier, template="chat", endpoint=EndpointConfig(url="http://x/v1"))
+    check(replace(config, verify=verify, verifier=verifier))
+
+
 SILENT, GONE = "silent", "gone"
 
 
