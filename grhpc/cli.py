@@ -69,6 +69,12 @@ def _no_launch(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-launch", action="store_true", help="submit nothing: write batch scripts for sbatch")
 
 
+def _evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="RUN|MODEL", help="a run; a model's folder or Hub id; a server's name for it")
+    _start(parser)
+    parser.add_argument("--version", type=int, default=None, help="of a run's published weights; default: the newest")
+
+
 def _status(parser: argparse.ArgumentParser) -> None:
     _run(parser)
     parser.add_argument("--json", action="store_true", help="for programs")
@@ -77,14 +83,14 @@ def _status(parser: argparse.ArgumentParser) -> None:
 
 def _logs(parser: argparse.ArgumentParser) -> None:
     _run(parser)
-    parser.add_argument("role", nargs="?", default="", help="train, rollout, verify or sft; default: all")
+    parser.add_argument("role", nargs="?", default="", help="train, rollout, verify, sft or evaluate; default: all")
     parser.add_argument("--follow", "-f", action="store_true", help="go on as lines come")
     parser.add_argument("--lines", "-n", type=int, default=40, help="of each log's end (default 40)")
 
 
 def _scale(parser: argparse.ArgumentParser) -> None:
     _run(parser)
-    parser.add_argument("role", choices=("rollout", "verify"))
+    parser.add_argument("role", choices=("rollout", "verify", "evaluate"))
     parser.add_argument("tasks", type=int, help="how many tasks the role should have from now on")
 
 
@@ -148,9 +154,10 @@ VERBS = (
     Verb("sft", "fine-tune a model, such as a verifier", "grhpc.start:sft", _start),
     Verb("plan", "show what a start would ask of SLURM, and submit nothing", "grhpc.verbs:plan", _config),
     Verb("start", "begin a run", "grhpc.start:start", _start),
+    Verb("evaluate", "measure a run's weights, or a model, on benchmarks", "grhpc.evaluation:evaluate", _evaluate),
     Verb("status", "what a run does now, and what it waits for", "grhpc.report.status:command", _status),
     Verb("logs", "the ends of a run's logs", "grhpc.report.logs:command", _logs),
-    Verb("scale", "change the number of rollout or verify tasks", "grhpc.verbs:scale", _scale),
+    Verb("scale", "change the number of rollout, verify or evaluate tasks", "grhpc.verbs:scale", _scale),
     Verb("stop", "let every role finish what it holds, then end", "grhpc.verbs:stop", _stop),
     Verb("resume", "go on with a stopped or broken run", "grhpc.start:resume", _resume),
     Verb("report", "the table and picture of a run", "grhpc.report.report:command", _report),

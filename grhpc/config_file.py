@@ -169,6 +169,10 @@ def _check_eval(c: EvalConfig) -> list[Problem]:
     if held is not None and held < need:
         what = f"sample.engine.max_model_tokens is {held}, but a prompt and its answer may have {need}"
         problems.append((what, "raise it, leave it out, or allow fewer tokens"))
+    need, held = c.data.max_prompt_tokens + c.sample.max_response_tokens, c.sample.engine.max_model_tokens
+    if held is not None and held < need:
+        what = f"sample.engine.max_model_tokens is {held}, but a prompt and its answer may have {need}"
+        problems.append((what, "raise it, leave it out, or allow fewer tokens"))
     if c.verify.asks_a_model and not (c.verifier.model or c.verifier.endpoint.url):
         problems.append((f"verify.mode {c.verify.mode} asks a judge, and there is none", "set verifier.model"))
     return problems + _chat_template(c)

@@ -35,6 +35,13 @@ def _check_evaluated(config: EvalConfig) -> None:
         _check_judge(config, model_config(config.verifier.model, "verifier.model"))
     if not config.sample.endpoint.url:
         model = model_config(config.model.model, "the model")
+        _check_positions(
+            model,
+            config.data.max_prompt_tokens + config.sample.max_response_tokens,
+            "prompt + response",
+            "the model",
+            "lower data.max_prompt_tokens or sample.max_response_tokens",
+        )
         _check_heads(model, config.sample.engine.tensor_parallel, "the model", "sample.engine.tensor_parallel")
 
 
@@ -107,6 +114,10 @@ def _check_trained(model: dict[str, Any], where: str, config: Training) -> None:
     else:
         longest, what = config.data.max_prompt_tokens + config.rollout.max_response_tokens, "prompt + response"
         remedy = "lower data.max_prompt_tokens or rollout.max_response_tokens"
+    _check_positions(model, longest, what, where, remedy)
+
+
+def _check_positions(model: dict[str, Any], longest: int, what: str, where: str, remedy: str) -> None:
     positions = model.get("max_position_embeddings", longest)
     if longest > positions:
         raise ConfigError(f"{what} may have {longest} tokens, but {where} has {positions} positions", remedy)

@@ -23,6 +23,9 @@ from grhpc.config import Config
 from grhpc.config_file import load, load_as, with_absolute_paths
 from grhpc.data.prepare import read_manifest, read_prepared
 from grhpc.errors import ClusterError, ConfigError, DataError, GrhpcError, StoreError
+from grhpc.eval_config import EvalConfig
+from grhpc.evaluate import prepare as questions
+from grhpc.evaluate.create import put_back
 from grhpc.kinds import Settings, Training
 from grhpc.records import TRAIN
 from grhpc.report.find import find_run
@@ -38,6 +41,7 @@ from grhpc.train.packing import num_steps
 PREPARE: dict[type, tuple[str, Callable[[Any], dict[str, Any] | None]]] = {
     Config: ("grhpc.data.prepare", read_prepared),
     SftConfig: ("grhpc.train.sft_data", sft_data.read_prepared),
+    EvalConfig: ("grhpc.evaluate.prepare", questions.read_prepared),
 }
 TAKE_BACK_S = 30.0
 MOST_TOLD = 3  # of the settings that differ
@@ -56,27 +60,36 @@ def sft(args: argparse.Namespace) -> int:
 def _begin(config: Training, args: argparse.Namespace) -> int:
     if is_run(config.run_dir):
         run = RunDir.open(config.run_dir)
-        _refuse_other_settings(run, config)
-        return _by_hand(run) if args.no_launch and not run.finished() else _again(run, args.watch)
-    preflight.check(config)
-    if not args.no_launch:
-        launch.require(config)
-    elif config.cluster.executor != "slurm":
-        raise ConfigError("--no-launch is for SLURM, and cluster.executor is local", "--set cluster.executor=slurm")
+        refuse_other_settings(run, config)
+        return by_hand(run) if args.no_launch and not run.finished() else _again(run, args.watch)
+    check(config, args.no_launch)
     ensure_prepared(config, args.config, args.overrides)
     if isinstance(config, SftConfig):
         config = with_steps(config)
     about: dict[str, Any] = {"prepared": _prepared_digest(config), "models": amend.model_digests(config)}
-    run = RunDir.create(config.run_dir, with_absolute_paths(config), **about)
+    return launch_new(RunDir.create(config.run_dir, with_absolute_paths(config), **about), args)
+
+
+def check(config: Settings, no_launch: bool) -> None:
+    """Refuse, before anything is made, what cannot work here. Raises GrhpcError."""
+    preflight.check(config)
+    if not no_launch:
+        launch.require(config)
+    elif config.cluster.executor != "slurm":
+        raise ConfigError("--no-launch is for SLURM, and cluster.executor is local", "--set cluster.executor=slurm")
+
+
+def launch_new(run: RunDir, args: argparse.Namespace) -> int:
+    """Submit all roles of a run that was just made, and look; where that fails, the run is taken back."""
     if args.no_launch:
-        return _by_hand(run)
+        return by_hand(run)
     try:
-        jobs = launch.start(run, config)
+        jobs = launch.start(run, run.settings())
     except GrhpcError:
         _take_back(run)
         raise
-    print(f"run {config.run.name} in {run.root}: " + ", ".join(f"{j.role} job {j.job_id}" for j in jobs), flush=True)
-    return _look(run, args.watch)
+    print(f"run {run.name} in {run.root}: " + ", ".join(f"{j.role} job {j.job_id}" for j in jobs), flush=True)
+    return look(run, args.watch)
 
 
 def _take_back(run: RunDir) -> None:
@@ -86,10 +99,10 @@ def _take_back(run: RunDir) -> None:
             shutil.rmtree(run.root)
 
 
-def _by_hand(run: RunDir, without: Collection[str] = ()) -> int:
+def by_hand(run: RunDir, without: Collection[str] = ()) -> int:
     """Write a batch script for each role, and print how to submit them; the trainer last, as `start` does."""
     config = run.settings()
-    print(f"run {run.root.name} in {run.root}; to start its roles:")
+    print(f"run {run.name} in {run.root}; to start its roles:")
     for role in sorted(set(config.roles).difference(without), key=lambda role: (role == "train", role)):
         path = run.jobs_dir / f"{role}.sbatch"
         run.log_dir(role).mkdir(parents=True, exist_ok=True)
@@ -103,8 +116,8 @@ def resume(args: argparse.Namespace) -> int:
     """Go on with a run that was stopped or broke: submit what does not run, with changed settings where asked."""
     run = find_run(args.run)
     if run.finished():
-        result = f"python submit.py report {run.root.name}" if run.kind == "grpo" else str(run.model_dir)
-        print(f"{run.root.name} is finished; its result: {result}")
+        result = str(run.model_dir) if run.kind == "sft" else f"python submit.py report {run.name}"
+        print(f"{run.name} is finished; its result: {result}")
         return 0
     config, changes = amend.amended(run, args.overrides) if args.overrides else (run.settings(), {})
     begun, prepared = amend.begun(run), _prepared_digest(config)
@@ -123,23 +136,26 @@ def resume(args: argparse.Namespace) -> int:
     if args.no_launch:
         there = {job.role for job in control.live_jobs(run)}
         run.clear_stop()
-        return _by_hand(run, without=there)
+        return by_hand(run, without=there)
+    if run.kind == "eval" and (num := put_back(run)):
+        print(f"{num} shards that failed or were lost are tried again", flush=True)
     jobs = control.resume(run)
     print(", ".join(f"{j.role} job {j.job_id}" for j in jobs) or "every role is already running", flush=True)
-    return _look(run, args.watch)
+    return look(run, args.watch)
 
 
-def ensure_prepared(config: Training, path: str, overrides: Sequence[str]) -> None:
+def ensure_prepared(config: Settings, path: str, overrides: Sequence[str]) -> None:
     """Prepare the data in a child process where that was not done; the child says what is wrong, and this one ends.
 
     Prompts that were prepared without a source in the configuration are taken as they are.
     """
-    if not config.data.source and read_manifest(Path(config.data.prepared)) is not None:
+    named = isinstance(config, EvalConfig) or bool(config.data.source)
+    if not named and read_manifest(Path(config.data.prepared)) is not None:
         return
     module, read = PREPARE[type(config)]
-    if config.data.source and read(config) is not None:
+    if named and read(config) is not None:
         return
-    if not config.data.source:
+    if not named:
         raise DataError(
             f"no prepared data in {config.data.prepared}, and data.source is empty", "name a dataset in data.source"
         )
@@ -171,9 +187,9 @@ def is_run(folder: Path) -> bool:
     return bool(names)
 
 
-def _refuse_other_settings(run: RunDir, config: Training) -> None:
+def refuse_other_settings(run: RunDir, config: Settings) -> None:
     """Raise ConfigError where the run was begun with other settings than these: they would not be its."""
-    name = run.root.name
+    name = run.name
     another = f"begin another run: --set run.name={name}-2"
     if not isinstance(config, type(run.settings())):
         raise ConfigError(f"{run.root} is a run of {run.kind}", another)
@@ -190,7 +206,7 @@ def _refuse_other_settings(run: RunDir, config: Training) -> None:
 
 
 def _again(run: RunDir, stay: bool) -> int:
-    name = run.root.name
+    name = run.name
     if run.finished():
         again = f"--set run.name={name}-2, or remove {run.root}"
         print(f"{run.root} is finished. To run again: {again}. Its result:", flush=True)
@@ -198,7 +214,7 @@ def _again(run: RunDir, stay: bool) -> int:
     live = control.live_jobs(run)
     if any(job.role in ONE_JOB for job in live):
         print(f"{name} is already running in {run.root}", flush=True)
-        return _look(run, stay)
+        return look(run, stay)
     if live:
         runs, first = f"{len(live)} tasks of it run without a trainer", f"python submit.py stop {name}, then "
     else:
@@ -215,7 +231,7 @@ def _errors(run: RunDir) -> list[dict[str, Any]]:
     return [event for event in read_events(run.events_dir) if event["event"] == "error"]
 
 
-def _look(run: RunDir, stay: bool) -> int:
+def look(run: RunDir, stay: bool) -> int:
     if stay:
         return watch(run)
     print(f"look: python submit.py status {run.root} --watch")
@@ -223,5 +239,7 @@ def _look(run: RunDir, stay: bool) -> int:
 
 
 def _prepared_digest(config: Settings) -> str:
+    if isinstance(config, EvalConfig):  # it holds its questions itself
+        return ""
     manifest = read_manifest(Path(config.data.prepared))
     return "" if manifest is None else str(manifest["sha256"]["train"])

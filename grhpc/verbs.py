@@ -33,7 +33,7 @@ def stop(args: argparse.Namespace) -> int:
     print("\n".join(control.stop(run, now=args.now)))
     if run.finished():
         result = f"python submit.py report {args.run}" if run.kind == "grpo" else str(run.model_dir)
-        print(f"its result: {result}; to run again: start it by another name, --set run.name={run.root.name}-2")
+        print(f"its result: {result}; to run again: start it by another name, --set run.name={run.name}-2")
     else:
         print(f"look: python submit.py status {args.run}; go on: python submit.py resume {args.run}")
     return 0

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parent.parent / "grhpc"
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py")
 BASE = {"errors", "records", "strict", "ranges", "lifetime", "intervals"}
 BASE |= {"config", "sft_config", "eval_config", "kinds", "config_file"}
-COMMAND_LINE = {"cli", "start", "verbs", "preflight", "replay", "why"}
+COMMAND_LINE = {"cli", "start", "evaluation", "verbs", "preflight", "replay", "why"}
 # Room -> the rooms it may import, beside itself and the base.
 ARROWS = {
     "store": set(),
@@ -30,7 +30,7 @@ ARROWS = {
     "verify": {"judge", "engine", "answer", "grpo", "data", "store"},
     "train": {"engine", "answer", "grpo", "data", "store"},
     "cluster": {"store"},
-    "report": {"store", "data", "cluster"},
+    "report": {"store", "data", "cluster", "evaluate"},
     "evaluate": {"judge", "engine", "answer", "data", "store"},
     "evaluate_verifier": {"judge", "engine", "answer", "data", "store", "report"},
 }

@@ -58,8 +58,8 @@ def amended(run: RunDir, overrides: Sequence[str]) -> tuple[Settings, Changes]:
     live = control.live_jobs(run) if changes else []
     if live:
         raise ClusterError(
-            f"{len(live)} tasks of {run.root.name} live, and would go on with the old settings",
-            f"stop them first: python submit.py stop {run.root.name}",
+            f"{len(live)} tasks of {run.name} live, and would go on with the old settings",
+            f"stop them first: python submit.py stop {run.name}",
         )
     return new, changes
 

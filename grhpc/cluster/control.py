@@ -17,7 +17,7 @@ from grhpc.config import AnyConfig
 from grhpc.errors import ClusterError
 from grhpc.store.rundir import RunDir
 
-SCALABLE = ("rollout", "verify")
+SCALABLE = ("rollout", "verify", "evaluate")
 END_WAIT_S = 60.0  # SLURM kills what does not heed TERM after KillWait (30 s by default), and accounting lags
 SHOWN = 5
 
@@ -28,7 +28,7 @@ def live_jobs(run: RunDir) -> list[JobState]:
     unknown = [task for task in tasks if task.kind == states.UNKNOWN]
     if not unknown:
         return [task for task in [*tasks, *_by_comment(run)] if task.live]
-    (first, *_), name = unknown, run.root.name
+    (first, *_), name = unknown, run.name
     if first.executor == "local":
         raise ClusterError(
             f"whether {_named(unknown)} of {name} still runs cannot be seen from here: it was started on {first.node}",
@@ -45,7 +45,7 @@ def stop(run: RunDir, now: bool = False, reason: str = "stopped by a person", wa
 
     Lines that say what was done; with `now`, what still lives after `wait_s`. Raises ClusterError.
     """
-    name = run.root.name
+    name = run.name
     if not run.finished():
         run.request_stop(reason)
     elif not now:
@@ -72,23 +72,26 @@ def stop(run: RunDir, now: bool = False, reason: str = "stopped by a person", wa
 
 def scale(run: RunDir, role: str, tasks: int) -> list[str]:
     """Bring the live tasks of `role` to `tasks`: submit more, or cancel the surplus. Lines that say what was done."""
-    if role not in SCALABLE:
+    config = run.settings()
+    able = [name for name in config.roles if name in SCALABLE]
+    if role not in able:
         raise ClusterError(
-            f"{role} cannot be scaled", f"these can: {', '.join(SCALABLE)}; the trainer's size is its layout"
+            f"{role} of {run.name} cannot be scaled",
+            f"these can: {', '.join(able) or 'none'}; a trainer's size is its layout",
         )
     if tasks < 0:
         raise ClusterError(f"{tasks} tasks cannot be", "give 0 or more")
     if run.finished():
         raise ClusterError(
-            f"{run.path.name} is finished", "see its report, or begin another: start CONFIG --set run.name=..."
+            f"{run.name} is finished", "see its report, or begin another: start CONFIG --set run.name=..."
         )
     if run.stop_reason():
-        raise ClusterError(f"{run.path.name} is stopped", f"python submit.py resume {run.path.name}")
+        raise ClusterError(f"{run.name} is stopped", f"python submit.py resume {run.name}")
     live = [job for job in live_jobs(run) if job.role == role]
-    launch.require(run.config(), {role: tasks - len(live)}, run.root)
+    launch.require(config, {role: tasks - len(live)}, run.root)
     record_target(run.jobs_dir, role, tasks)
     if tasks > len(live):
-        launch.submit(run, run.config(), {role: tasks - len(live)})
+        launch.submit(run, config, {role: tasks - len(live)})
     # Those that wait go first, then the youngest.
     order = sorted(enumerate(live), key=lambda entry: (entry[1].kind != states.WAITING, -entry[0]))
     _cancel(run, [job for _, job in order[: max(0, len(live) - tasks)]])
@@ -107,8 +110,8 @@ def resume(run: RunDir) -> list[Submission]:
     jobs = live_jobs(run)
     if run.stop_reason() and any(job.executor == "local" for job in jobs):  # on SLURM the trainer's refill sees to it
         raise ClusterError(
-            f"{_named(jobs)} of {run.root.name} were asked to stop and are still ending",
-            f"wait until `status {run.root.name}` shows none, or end them: stop {run.root.name} --now",
+            f"{_named(jobs)} of {run.name} were asked to stop and are still ending",
+            f"wait until `status {run.name}` shows none, or end them: stop {run.name} --now",
         )
     live = [job.role for job in jobs]
     missing = {role: wanted_tasks(run, config, role) - live.count(role) for role in config.roles}
@@ -139,10 +142,10 @@ def _end(run: RunDir, wait_s: float) -> list[str]:
     _cancel(run, [job for job in live if job.executor == "local"])
     there = still_there(run, wait_s)
     if not there:
-        return [f"ended {len(live)} tasks of {run.root.name}" if live else f"nothing of {run.root.name} runs"]
+        return [f"ended {len(live)} tasks of {run.name}" if live else f"nothing of {run.name} runs"]
     few = ", ".join(f"{name} ({state})" for name, state in list(there.items())[:SHOWN])
     more = " ..." if len(there) > SHOWN else ""
-    return [f"{run.root.name}: {len(live)} tasks were told to end; still there after {wait_s:.0f} s: {few}{more}"]
+    return [f"{run.name}: {len(live)} tasks were told to end; still there after {wait_s:.0f} s: {few}{more}"]
 
 
 def _cancel(run: RunDir, jobs: list[JobState]) -> None:

@@ -21,7 +21,7 @@ from grhpc.cluster import local, processes
 from grhpc.cluster.job import without_allocation
 from grhpc.cluster.role import run_role
 from grhpc.cluster.sacct import missing_conf
-from grhpc.cluster.sbatch import ONE_JOB, parameters, python_command, role_config
+from grhpc.cluster.sbatch import ONE_JOB, job_name, parameters, python_command, role_config
 from grhpc.cluster.submissions import Submission, record
 from grhpc.config import AnyConfig
 from grhpc.errors import ClusterError
@@ -112,7 +112,7 @@ def _submit_slurm(run: RunDir, config: AnyConfig, role: str, count: int, done: l
     asked = role_config(config, role)
     limit = max_array_size() if count > 1 else 1
     chunks = [min(limit, count - first) for first in range(0, count, limit)]
-    wanted = parameters(f"{config.run.name}-{role}", run.run_id, asked, str(run.path))
+    wanted = parameters(job_name(config, role), run.run_id, asked, str(run.path))
     wanted["array_parallelism"] = max(1, (asked.max_concurrent or count) // len(chunks))
 
     def send(size: int) -> Any:

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from grhpc.cluster import launch, states
-from grhpc.cluster.control import SCALABLE, wanted_tasks
+from grhpc.cluster.control import wanted_tasks
 from grhpc.cluster.sacct import tasks_of
 from grhpc.cluster.submissions import Submission
 from grhpc.errors import GrhpcError
@@ -24,7 +24,7 @@ _FEEDS = {"rollout": ("prompts",), "verify": ("prompts", "rollouts")}  # where a
 _PARENT_S = 1.0  # between two looks whether the trainer lives
 
 
-def refill(run: RunDir, roles: tuple[str, ...] = SCALABLE) -> list[Submission]:
+def refill(run: RunDir, roles: tuple[str, ...] = tuple(_FEEDS)) -> list[Submission]:
     """Submit what is missing of the roles that ran before. Raises ClusterError where this node may not submit."""
     if not roles or run.finished() or run.stop_reason():
         return []
@@ -41,7 +41,7 @@ def with_work(run: RunDir) -> tuple[str, ...]:
     """The roles that have, or will soon have, something to do: others would only come to end idle again."""
     counts = {queue: run.queue(queue).counts() for queue in ("prompts", "rollouts")}
     waiting = {queue for queue, count in counts.items() if count["ready"] or count["leased"]}
-    return tuple(role for role in SCALABLE if waiting.intersection(_FEEDS[role]))
+    return tuple(role for role in _FEEDS if waiting.intersection(_FEEDS[role]))
 
 
 def main(words: list[str]) -> int:
@@ -50,7 +50,7 @@ def main(words: list[str]) -> int:
     pause_s = run.config().store.idle_s / 2
     while not run.finished():
         try:
-            roles, looked = with_work(run) if looked else SCALABLE, True
+            roles, looked = with_work(run) if looked else tuple(_FEEDS), True
             for job in refill(run, roles):
                 print(f"refill: {job.role} job {job.job_id}, {max(1, job.tasks)} tasks", flush=True)
         except GrhpcError as error:

@@ -36,6 +36,7 @@ ROLES = {
     "rollout": "grhpc.rollout.worker:main",
     "verify": "grhpc.verify.worker:main",
     "sft": "grhpc.train.sft_worker:main",
+    "evaluate": "grhpc.evaluate.worker:main",
 }
 CRASH, FINAL, AGAIN = 1, 2, 75  # 75 is EX_TEMPFAIL, and what many sites list in slurm.conf's RequeueExit
 _HOPELESS = (ConfigError, DataError, CorruptFile, ForeignFile, Superseded, ClusterError, GaveUp)

@@ -47,6 +47,13 @@ def role_config(config: AnyConfig, role: str) -> RoleConfig:
     return found
 
 
+def job_name(config: AnyConfig, role: str) -> str:
+    """What SLURM calls a role's jobs; an evaluation of a run of training is called after both."""
+    parts = config.run_dir.parts
+    of_a_run = role == "evaluate" and parts[-3:-2] == ("eval",)
+    return "-".join([*(parts[-4:] if of_a_run else [config.run.name]), role])
+
+
 def parameters(name: str, run_id: str, role: RoleConfig, run_dir: str = "") -> dict[str, Any]:
     """The keyword arguments of submitit.SlurmExecutor.update_parameters for one role of the run `name`."""
     optional: dict[str, Any] = {
@@ -121,7 +128,7 @@ def script(role: str, config: AnyConfig, run_id: str, run_dir: str) -> str:
     asked = role_config(config, role)
     tasks = 1 if role in ONE_JOB else asked.tasks
     log = f"logs/{role}/{'%A_%a' if tasks > 1 else '%j'}"
-    options = directives(f"{config.run.name}-{role}", run_id, asked, tasks)
+    options = directives(job_name(config, role), run_id, asked, tasks)
     options = sorted([*options, f"--chdir={run_dir}", f"--output={log}_0_log.out"])
     lines = ["#!/bin/bash", f"# The {role} role of the run {config.run.name}; any option may be changed here."]
     for name, equals, value in (option.partition("=") for option in options):

@@ -60,7 +60,7 @@ def status(run: RunDir) -> Status:
         jobs = [job for job in jobs if job.kind != states.UNKNOWN]
     step = max((e for e in events if e["event"] == "step"), key=lambda e: e["step"], default={})
     found = {
-        "run": run.root.name,
+        "run": run.name,
         "path": str(run.root),
         "run_id": run.run_id,
         "state": _state(run, jobs, begun=bool(events)),

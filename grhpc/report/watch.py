@@ -38,7 +38,7 @@ def watch(run: RunDir) -> int:
     try:
         ended = _on_terminal(console, following) if in_place else _on_lines(console, following)
     except KeyboardInterrupt:
-        name = run.root.name
+        name = run.name
         console.print(
             f"\nThe run goes on. Look again: python submit.py status {name} --watch"
             f"\nStop it: python submit.py stop {name}",
@@ -141,7 +141,7 @@ def _display(following: Following) -> RenderableType:
     elapsed = time.time() - following.began_s
     head = Table.grid(padding=(0, 1))
     head.add_row(
-        Text(f"{following.run.root.name}: step {done} of {total}", style="bold"),
+        Text(f"{following.run.name}: step {done} of {total}", style="bold"),
         ProgressBar(total=total, completed=done, width=40),
         Text(f"{duration(elapsed)} watched{_remaining(following)}"),
     )
@@ -211,4 +211,4 @@ def _explain_gone(console: Console, following: Following) -> None:
         console.print(f"error: no {role} task is left ({', '.join(states)}); the run is not finished", markup=False)
         for line in log_end(run, role):
             console.print(f"  | {line}", markup=False)
-    console.print(f"  do: mend what the log says, then: python submit.py resume {run.root.name} --watch", markup=False)
+    console.print(f"  do: mend what the log says, then: python submit.py resume {run.name} --watch", markup=False)

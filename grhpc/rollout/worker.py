@@ -9,7 +9,6 @@ older than the version that any of its prompts was admitted at.
 
 import contextlib
 import hashlib
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from grhpc.errors import ConfigError, Pruned, WaitTimeout
 from grhpc.lifetime import Lifetime
 from grhpc.records import HELDOUT, GroupPrompt, Rollout
 from grhpc.store.events import EventLog
+from grhpc.store.local_copy import node_dir
 from grhpc.store.polling import Backoff
 from grhpc.store.queue import Lease
 from grhpc.store.rundir import RunDir
@@ -49,7 +49,7 @@ class RolloutWorker:
         self._host = EngineHost(_starter(config), config.rollout.engine.stall_s, self._stalled)
         self._loaded: tuple[VllmEngine, WeightRef] | None = None
         self._lease: Lease[GroupPrompt] | None = None
-        self._local_dir = local_dir(config.store.local_dir)
+        self._local_dir = node_dir(config.store.local_dir)
         self._idle_since_s = time.monotonic()
 
     def prepare(self) -> None:
@@ -159,11 +159,6 @@ def sample_seed(run_seed: int, row: GroupPrompt) -> int:
     """The seed of a group's first rollout; the others' follow it. The same for every attempt at the shard."""
     text = f"{run_seed} {row.kind} {row.group}"
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=6).digest())
-
-
-def local_dir(chosen: str) -> Path:
-    """The node-local folder for weights."""
-    return Path(chosen or os.environ.get("SLURM_TMPDIR") or os.environ.get("TMPDIR") or "/tmp")
 
 
 def _request(row: GroupPrompt, config: Config) -> Request:

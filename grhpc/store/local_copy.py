@@ -26,6 +26,11 @@ _LOCK_S = 1800.0  # after this long we copy for ourselves
 _LEAVING_S = 10.0  # who copies for longer stays, and takes everything away when it leaves
 
 
+def node_dir(chosen: str) -> Path:
+    """The node-local folder for weights: the one that the configuration names, or what the node offers."""
+    return Path(chosen or os.environ.get("SLURM_TMPDIR") or os.environ.get("TMPDIR") or "/tmp")
+
+
 class LocalCopies:
     """The folders under `root`, named FOLDER_PREFIX and the run's id. An instance holds on to the one it gave last."""
 

@@ -21,7 +21,7 @@ class QuestionShard:
 
     @property
     def name(self) -> str:
-        return f"{self.benchmark}-{self.first:06d}-{self.count:04d}"
+        return f"{self.benchmark.replace('.', '_')}-{self.first:06d}-{self.count:04d}"
 
     @property
     def num_samples(self) -> int:

@@ -16,7 +16,7 @@ import contextlib
 import random
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -159,21 +159,18 @@ class Queue(Generic[Row]):
         revived = []
         for file in self._folders.files(FAILED):
             with contextlib.suppress(CorruptFile, ForeignFile):
-                self._read(self._folders.path(FAILED, file))
+                self.read(self._folders.path(FAILED, file))
                 if self._folders.revive(file):
                     revived.append(file.name)
         return revived
 
-    def read(self, names: Iterable[str]) -> Iterator[tuple[Path, list[Row]]]:
-        """The rows of ready shards, in the order of `names`, and where they stand; nothing is claimed.
+    def ready_paths(self) -> dict[str, Path]:
+        """Where each ready shard stands, by its name, for `read`."""
+        return {file.name: self._folders.path(READY, file) for file in self._folders.files(READY)}
 
-        Raises FileNotFoundError, CorruptFile, ForeignFile.
-        """
-        ready = {file.name: self._folders.path(READY, file) for file in self._folders.files(READY)}
-        for name in names:
-            if name not in ready:
-                raise FileNotFoundError(f"{self.directory} has no ready shard {name}")
-            yield ready[name], self._read(ready[name])
+    def read(self, path: Path) -> list[Row]:
+        """The rows of one of this queue's files, unclaimed. Raises FileNotFoundError, CorruptFile, ForeignFile."""
+        return decode(read_bytes(path), path, self.row_type, run_id=self.run_id)
 
     def names(self) -> dict[str, set[str]]:
         """The names of the shards in each state. A shard that moves during the look may show in two, or in none."""
@@ -191,7 +188,7 @@ class Queue(Generic[Row]):
         path = self._folders.path(LEASED, own)
         for patience_s in _PATIENCE_S:
             try:
-                return Lease(self._folders, self._heartbeat, own, self._read(path))
+                return Lease(self._folders, self._heartbeat, own, self.read(path))
             except FileNotFoundError:
                 if path.name not in list_names(path.parent):
                     return None  # we slept so long that the lease was reaped
@@ -203,9 +200,6 @@ class Queue(Generic[Row]):
                 self._folders.give_back(own, error.problem, next_attempt=True)
                 raise
         return None
-
-    def _read(self, path: Path) -> list[Row]:
-        return decode(read_bytes(path), path, self.row_type, run_id=self.run_id)
 
     def _is_my_turn(self) -> bool:
         """Whether nobody, as far as we have seen, has reaped for a whole interval of ours."""

@@ -48,19 +48,26 @@ def encode(rows: Sequence[Any], *, run_id: str) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    table = as_table(rows)
+    metadata = {"grhpc.run_id": run_id, "grhpc.row_type": type(rows[0]).__name__}
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.replace_schema_metadata(metadata), sink, compression="zstd", write_page_checksum=True)
+    return _seal(sink.getvalue().to_pybytes())
+
+
+def as_table(rows: Sequence[Any]) -> Any:
+    """Rows, at least one, as an Arrow table whose columns are the row type's fields."""
+    import pyarrow as pa
+
     if not rows:
         raise ValueError("a shard holds at least one row")
     row_type = type(rows[0])
-    metadata = {"grhpc.run_id": run_id, "grhpc.row_type": row_type.__name__}
-    schema = _schema(row_type).with_metadata(metadata)
+    schema = _schema(row_type)
     columns = [pa.array([getattr(row, field.name) for row in rows], type=field.type) for field in schema]
     for field, column in zip(schema, columns, strict=True):
         if column.null_count and not field.nullable:
             raise ValueError(f"{row_type.__name__}.{field.name} is None in a row")
-    sink = pa.BufferOutputStream()
-    table = pa.Table.from_arrays(columns, schema=schema)
-    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
-    return _seal(sink.getvalue().to_pybytes())
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def decode(data: bytes, path: Path, row_type: type[Row], *, run_id: str) -> list[Row]:

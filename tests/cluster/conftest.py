@@ -22,6 +22,7 @@ from grhpc.config import (
     TrainConfig,
     VerifierConfig,
 )
+from grhpc.eval_config import EvalClusterConfig, EvalConfig, EvalDataConfig
 from grhpc.store.events import read_events
 from grhpc.store.rundir import RunDir
 
@@ -60,7 +61,15 @@ def stub(role: str, does: str = "linger", **asked: Any) -> RoleConfig:
 
 
 def new_run(folder: Path, executor: str, name: str = "stub", **roles: RoleConfig) -> RunDir:
-    """A run directory in `folder`."""
+    """A run directory in `folder`: an evaluation, if `evaluate` is the role that it has."""
+    if "evaluate" in roles:
+        evaluation = EvalConfig(
+            run=RunConfig(name=name, dir=str(folder)),
+            benchmarks=["tiny"],
+            data=EvalDataConfig("none"),
+            cluster=EvalClusterConfig(executor=executor, **roles),
+        )
+        return RunDir.create(folder / name, evaluation, extent={"questions": {}, "samples": {}, "per_shard": 1})
     config = Config(
         run=RunConfig(name=name, dir=str(folder)),
         policy=ModelConfig("none"),

@@ -18,6 +18,7 @@ TWINS = {
     "sft": RoleConfig(cpus_per_task=8, gpus_per_node=8, mem_gb=64, tasks_per_node=8, time_min=1440),
     "rollout": RoleConfig(cpus_per_task=8, gpus_per_node=1, mem_gb=64, tasks=4, time_min=240),
     "verify": RoleConfig(cpus_per_task=8, gpus_per_node=1, mem_gb=64, tasks=2, time_min=240),
+    "evaluate": RoleConfig(cpus_per_task=8, gpus_per_node=1, mem_gb=64, tasks=8, time_min=240),
 }
 FULL = RoleConfig(
     tasks=12,
@@ -92,7 +93,7 @@ def test_template_and_submitit_agree(role: str, tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize("role", ROLES)
 def test_a_runs_own_script_is_the_template_with_its_configuration(role: str, tmp_path: Path) -> None:
     section = "train" if role == "sft" else role
-    config = new_run(tmp_path, "slurm", **{section: TWINS[role]}).config()
+    config = new_run(tmp_path, "slurm", **{section: TWINS[role]}).settings()
     ours, run_dir = sbatch.script(role, config, "RUN_ID", str(tmp_path / "my runs")), str(tmp_path / "my runs")
     template = (TEMPLATES / f"{role}.sbatch").read_text()
     mine, its = options(ours), options(template)
@@ -103,6 +104,13 @@ def test_a_runs_own_script_is_the_template_with_its_configuration(role: str, tmp
     begin = template.index("\n".join(sbatch.LISTEN))
     assert f"run_dir='{run_dir}'\n{template[begin : template.index('srun --')]}" in ours
     assert ours[ours.index(" -u -m ") :] == template[template.index(" -u -m ") :]
+
+
+def test_an_evaluations_jobs_bear_its_name_and_its_runs(tmp_path: Path) -> None:
+    config = new_run(tmp_path / "tiny" / "eval" / "paper", "slurm", "v000012", evaluate=RoleConfig()).settings()
+    assert sbatch.job_name(config, "evaluate") == "tiny-eval-paper-v000012-evaluate"
+    alone = new_run(tmp_path, "slurm", "paper", evaluate=RoleConfig()).settings()
+    assert sbatch.job_name(alone, "evaluate") == "paper-evaluate"
 
 
 def test_a_runs_own_script_has_every_wish_of_its_role(tmp_path: Path) -> None:

@@ -1,0 +1,148 @@
+"""Questions to responses, by this process's engine or by a server.
+
+Does not know: shards, queues, scores. Invariant: a call answers every question with all its samples, in order, or
+says that it was asked to stop, or raises; what a sample is drawn with depends on the configuration and its place alone.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from grhpc.engine.host import EngineHost, engine_starter
+from grhpc.engine.vllm import Completion, Request, VllmEngine, context_tokens
+from grhpc.errors import ConfigError, DataError
+from grhpc.eval_config import EvalConfig
+from grhpc.evaluate.benchmarks import Benchmark
+from grhpc.records import Question, Sample
+
+TOO_LONG = "prompt_too_long"
+
+
+class Sampler(Protocol):
+    """Who responds. `running`: it can begin at once."""
+
+    @property
+    def running(self) -> bool: ...
+
+    def start(self) -> None:
+        """Start what it needs. Raises EngineError, ConfigError."""
+
+    def sample(self, questions: Sequence[Question], should_stop: Callable[[], bool]) -> list[Sample] | None:
+        """All samples of all questions, which are of one benchmark; None where `should_stop` said so."""
+
+    def usage(self) -> dict[str, float]:
+        """What was asked of a server so far; nothing for an engine."""
+
+    def close(self) -> None: ...
+
+
+class EngineSampler:
+    """Asks an engine in this process, with one call for all the questions it is given.
+
+    `fetch` gives the model's folder or Hub id; `digest` says in every sample whose weights they are; `on_stall` as for
+    EngineHost.
+    """
+
+    def __init__(
+        self,
+        config: EvalConfig,
+        entries: Mapping[str, Benchmark],
+        fetch: Callable[[], str],
+        digest: str,
+        on_stall: Callable[[float], None],
+    ) -> None:
+        self._config, self._entries, self._fetch, self._digest = config, entries, fetch, digest
+        self._host = EngineHost(self._start_engine, config.sample.engine.stall_s, on_stall)
+
+    @property
+    def running(self) -> bool:
+        return self._host.running
+
+    def start(self) -> None:
+        _ = self._host.engine
+
+    def sample(self, questions: Sequence[Question], should_stop: Callable[[], bool]) -> list[Sample] | None:
+        prompts = _prompt_ids(self._host.engine.tokenizer, questions)
+        short = [len(ids) <= self._config.data.max_prompt_tokens for ids in prompts]
+        requests = [self._request(q, ids) for q, ids, ok in zip(questions, prompts, short, strict=True) if ok]
+        groups = self._host.generate(requests, should_stop) if requests else []
+        if groups is None:
+            return None
+        told = iter(groups)
+        answered = [(question, next(told) if ok else None) for question, ok in zip(questions, short, strict=True)]
+        return [self._row(question, k, group) for question, group in answered for k in range(question.num_samples)]
+
+    def usage(self) -> dict[str, float]:
+        return {}
+
+    def close(self) -> None:
+        self._host.close()
+
+    def _request(self, question: Question, prompt_ids: list[int]) -> Request:
+        entry = self._entries[question.benchmark]
+        return Request(
+            prompt_ids,
+            n=question.num_samples,
+            temperature=entry.temperature,
+            top_p=entry.top_p,
+            max_tokens=self._config.sample.max_response_tokens,
+            seed=first_seed(self._config.run.seed, question),
+            logprobs=False,
+        )
+
+    def _row(self, question: Question, k: int, group: list[Completion] | None) -> Sample:
+        seed = first_seed(self._config.run.seed, question) + k
+        if group is None:
+            return unasked(question, k, seed, self._digest)
+        return Sample(
+            **vars(question),
+            sample=k,
+            response=group[k].text,
+            num_tokens=len(group[k].token_ids),
+            finish_reason=group[k].finish_reason,
+            seed=seed,
+            weight_digest=self._digest,
+        )
+
+    def _start_engine(self) -> VllmEngine:
+        config, engine = self._config, self._config.sample.engine
+        model = self._fetch()
+        need, context = config.data.max_prompt_tokens + config.sample.max_response_tokens, context_tokens(model)
+        if need > context:
+            raise ConfigError(
+                f"prompt and response may have {need} tokens, but {model} holds {context}",
+                "lower data.max_prompt_tokens or sample.max_response_tokens",
+            )
+        # Which prefixes are cached depends on what was asked before: a shard's bytes must not.
+        exact = replace(engine, extra={"enable_prefix_caching": False} | engine.extra)
+        return engine_starter(model, config.model.dtype, exact, engine.max_model_tokens or need, config.run.seed)()
+
+
+def first_seed(run_seed: int, question: Question) -> int:
+    """The seed of a question's first sample; the others' follow it. The same for every attempt, task and shard."""
+    text = f"{run_seed} {question.benchmark} {question.item}"
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=6).digest())
+
+
+def unasked(question: Question, k: int, seed: int, digest: str) -> Sample:
+    """The sample of a question that is longer than what may be asked."""
+    return Sample(
+        **vars(question),
+        sample=k,
+        response="",
+        num_tokens=0,
+        finish_reason=TOO_LONG,
+        seed=seed,
+        weight_digest=digest,
+    )
+
+
+def _prompt_ids(tokenizer: Any, questions: Sequence[Question]) -> list[list[int]]:
+    """Each question as one user turn of the model's chat template."""
+    if not tokenizer.chat_template:
+        raise DataError("the model's tokenizer has no chat template", "add a chat_template.jinja to its folder")
+    turns = [[{"role": "user", "content": question.prompt}] for question in questions]
+    texts = [tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True) for turn in turns]
+    found: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return found

@@ -1,0 +1,202 @@
+"""An evaluation's task: questions -> samples -> scores, and at the end the results.
+
+Consumes shards of questions, each with one call of the model that is measured, and then shards of samples, each with
+one call of the judge; produces a shard of the same name in the next queue. Waits for shards that others hold, which
+come back if those die. Two engines never run in one process: a task samples while there are questions, then it grades,
+and turns back to what a dead task gave back when nothing is left to grade.
+
+Does not know: benchmarks' rules, SLURM. Invariant: what a shard becomes depends on its rows and the configuration
+alone, so whichever task does it, and however often, the same bytes come out; the results are written only when every
+shard has its scores.
+"""
+
+import contextlib
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from grhpc.engine.tokenizer import load_tokenizer
+from grhpc.errors import CorruptFile, GaveUp
+from grhpc.eval_config import EvalConfig
+from grhpc.evaluate.benchmarks import load_benchmarks
+from grhpc.evaluate.grading import grade_samples
+from grhpc.evaluate.measured import Measured
+from grhpc.evaluate.results import write_results
+from grhpc.evaluate.sampling import EngineSampler, Sampler
+from grhpc.judge.decide import Decided, Decider
+from grhpc.judge.make import make_decider
+from grhpc.lifetime import Lifetime
+from grhpc.records import NO_VERDICT, Sample, Score
+from grhpc.store.decisions import DecisionLog
+from grhpc.store.events import EventLog
+from grhpc.store.questions import Extent
+from grhpc.store.queue import Lease
+from grhpc.store.rundir import QUEUES, RunDir
+from grhpc.store.serving import CutShort, serve
+
+QUESTIONS, SAMPLES, SCORES = QUEUES["eval"]
+
+
+def main(run_dir: Path, life: Lifetime) -> None:
+    """Work for the evaluation at `run_dir` until it is finished, or this process's life ends."""
+    run = RunDir.open(run_dir)
+    config = run.evaluation()
+    events = run.events("evaluate", life.job)
+    events.emit("start", mode=config.verify.mode, restart=life.restart)
+    with contextlib.closing(EvaluateWorker(run, config, life, events)) as worker:
+        serve(run, lambda: worker.stage, worker, life, events)
+
+
+class EvaluateWorker:
+    """Turns one shard after the other of either queue into a shard of the next. `stage` is the queue to claim from."""
+
+    def __init__(self, run: RunDir, config: EvalConfig, life: Lifetime, events: EventLog) -> None:
+        self._run, self._config, self._life, self._events = run, config, life, events
+        self._queues = {name: run.queue(name) for name in (QUESTIONS, SAMPLES, SCORES)}
+        self._entries, self._extent = load_benchmarks(config), Extent.of(run.about)
+        self._measured = Measured(run, config)
+        self.sampler: Sampler = EngineSampler(
+            config, self._entries, self._measured.fetch, str(run.about["weight_digest"]), self._stalled
+        )
+        self.decider = self._make_decider()
+        self.stage = QUESTIONS
+        self._lease: Lease[Any] | None = None
+        self._nothing_since_s: float | None = None
+        self._so_far = Counter[str]()
+        self._idle_since_s = time.monotonic()
+
+    def prepare(self) -> None:
+        """Choose the stage, and start what it needs. Raises EngineError, GaveUp where only failed shards are left."""
+        ready = {name: self._queues[name].counts()["ready"] for name in (QUESTIONS, SAMPLES)}
+        if not any(ready.values()):
+            self._look_for_the_end()
+            return
+        self._nothing_since_s = None
+        if not ready[self.stage]:
+            self.stage = SAMPLES if self.stage == QUESTIONS else QUESTIONS
+        engine: Sampler | Decider = self.sampler if self.stage == QUESTIONS else self.decider
+        if engine.running:
+            return
+        if self._judge_has_an_engine:
+            (self.decider if self.stage == QUESTIONS else self.sampler).close()
+        begun_s = time.monotonic()
+        engine.start()
+        self._events.emit("ready", stage=self.stage, seconds=time.monotonic() - begun_s)
+        self._idle_since_s = time.monotonic()
+
+    def work(self, lease: Lease[Any]) -> None:
+        """Take one shard a stage further. Raises CutShort on a drain, EngineError and others."""
+        self._lease, begun_s = lease, time.monotonic()
+        wait_s, is_sampled = begun_s - self._idle_since_s, isinstance(lease.rows[0], Sample)
+        later = (SCORES,) if is_sampled else (SAMPLES, SCORES)
+        if any(lease.name in present for queue in later for present in self._queues[queue].names().values()):
+            lease.done()  # a task that was taken for dead had delivered it
+            return
+        told = self._grade(lease) if is_sampled else self._sample(lease)
+        lease.done()
+        self._lease, self._idle_since_s = None, time.monotonic()
+        seconds = self._idle_since_s - begun_s
+        self._events.emit("shard", shard=lease.name, seconds=seconds, wait_s=wait_s, **told)
+
+    def close(self) -> None:
+        self.sampler.close()
+        self.decider.close()
+        self._measured.leave()
+
+    @property
+    def _judge_has_an_engine(self) -> bool:
+        return self._config.verify.asks_a_model and not self._config.verifier.endpoint.url
+
+    def _sample(self, lease: Lease[Any]) -> dict[str, Any]:
+        samples = self.sampler.sample(lease.rows, self._should_stop)
+        if samples is None:
+            raise CutShort(self._life.drain_reason or "the lease was lost")
+        self._queues[SAMPLES].put(lease.name, samples)
+        tokens = sum(sample.num_tokens for sample in samples)
+        return {"stage": "sample", "samples": len(samples), "tokens": tokens, "usage": self.sampler.usage()}
+
+    def _grade(self, lease: Lease[Any]) -> dict[str, Any]:
+        scorers = {name: entry.scorer for name, entry in self._entries.items()}
+        graded = grade_samples(lease.rows, scorers, self.decider, self._should_stop, lease.name)
+        if graded is None:
+            raise CutShort(self._life.drain_reason or "the lease was lost")
+        scores, decided = graded
+        self._queues[SCORES].put(lease.name, scores)
+        for problem in decided.problems:
+            self._events.emit("error", problem=problem)
+        return self._told(scores, decided)
+
+    def _told(self, scores: list[Score], decided: Decided) -> dict[str, Any]:
+        layers = dict(Counter(score.layer for score in scores))
+        found: dict[str, Any] = {"stage": "grade", "samples": len(scores), "layers": layers}
+        return found | self._judging(decided) if self._config.verify.asks_a_model else found
+
+    def _judging(self, decided: Decided) -> dict[str, Any]:
+        told = [decision for decision in decided.decisions.values() if decision.audit]
+        audits = [decision for decision in told if decision.audit != NO_VERDICT]
+        judging = {
+            "judged": decided.asked + len(decided.reused),
+            "asked": decided.asked,
+            "asked_to_audit": decided.asked_to_audit,
+            "audited": len(audits),
+            "audit_differs": sum(decision.audit != decision.decision for decision in audits),
+            "audit_no_verdict": len(told) - len(audits),
+        }
+        self._so_far.update(judging)
+        so_far = {**self._so_far, "asked_twice": decided.asked_twice, **decided.usage}
+        return {**judging, "so_far": so_far}
+
+    def _look_for_the_end(self) -> None:
+        """Nothing is ready: the evaluation is complete, or others hold shards, or what is left has failed."""
+        counts = {name: self._queues[name].counts() for name in (QUESTIONS, SAMPLES)}
+        done = self._queues[SCORES].names()["ready"]
+        missing = [shard.name for shard in self._extent.shards() if shard.name not in done]
+        if not missing:
+            self._finish()
+            return
+        for name in (QUESTIONS, SAMPLES):
+            self._queues[name].reap()
+        if any(count["leased"] + count["ready"] for count in counts.values()):
+            self._nothing_since_s = None
+            return
+        now_s = time.monotonic()  # one look alone may have missed a shard on its way
+        self._nothing_since_s = self._nothing_since_s or now_s
+        if now_s - self._nothing_since_s > self._config.store.poll_max_s:
+            self._give_up(missing)
+
+    def _give_up(self, missing: list[str]) -> None:
+        failed = [shard for name in (QUESTIONS, SAMPLES) for shard in self._queues[name].failed()]
+        why = f", the last because {failed[-1].reason}" if failed else ": they are nowhere"
+        raise GaveUp(
+            f"{len(missing)} shards cannot be done, {len(failed)} failed{why}", "mend that; resume tries them again"
+        )
+
+    def _finish(self) -> None:
+        begun_s = time.monotonic()
+        try:
+            summary = write_results(self._run, self._config)
+        except (FileNotFoundError, CorruptFile):
+            if self._run.finished():
+                return  # another task wrote them, and tidies up
+            raise
+        self._run.finish({"samples_sha256": summary["samples_sha256"], "average": summary["average"]["value"]})
+        self._events.emit("finish", samples=self._extent.num_samples, seconds=time.monotonic() - begun_s)
+        self._measured.remove()
+
+    def _make_decider(self) -> Decider:
+        config, memory = self._config, None
+        tokenizer: Any = None
+        if config.verify.asks_a_model:
+            memory = DecisionLog(self._run.decisions_dir, run_id=self._run.run_id, task=self._life.job)
+            tokenizer = load_tokenizer(config.verifier.model or self._measured.fetch())
+        return make_decider(config, tokenizer, self._stalled, memory, confidence=False)
+
+    def _should_stop(self) -> bool:
+        return self._life.draining or (self._lease is not None and self._lease.lost)
+
+    def _stalled(self, seconds: float) -> None:
+        problem = f"the engine made no progress for {seconds:.0f} s"
+        if self._lease is not None:
+            self._lease.fail(problem)
+        self._events.emit("error", problem=problem)

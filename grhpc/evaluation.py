@@ -1,0 +1,83 @@
+"""The verb `evaluate`: which model, which directory; begin an evaluation there, or go on with the one that is there.
+
+Does not know: how questions are asked or scored, how jobs are submitted. Invariant: as that of `start`: whatever is
+refused is refused before anything is made.
+"""
+
+import argparse
+from pathlib import Path
+
+from grhpc import preflight, start
+from grhpc.cluster import amend, control
+from grhpc.config_file import load_as
+from grhpc.errors import ConfigError, DataError, StoreError
+from grhpc.eval_config import EvalConfig
+from grhpc.evaluate.create import Model, create, model_of, put_back, settled, version_of
+from grhpc.report.find import find_run
+from grhpc.report.watch import show_result
+from grhpc.store.rundir import RunDir
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    """Measure a run's published version, or a model, by a configuration of benchmarks; show the table when done."""
+    config = load_as(EvalConfig, args.config, args.overrides)
+    owner = None if config.sample.endpoint.url else _owner(args.model)
+    root, model = _place(config, owner, args)
+    if start.is_run(root):
+        return _again(RunDir.open(root), config, model, args)
+    if model is None:
+        assert owner is not None
+        model = version_of(owner, args.version)
+    config = settled(config, root, model.model)
+    start.check(config, args.no_launch)
+    start.ensure_prepared(config, args.config, args.overrides)
+    return start.launch_new(create(root, config, model, models=amend.model_digests(config)), args)
+
+
+def _owner(words: str) -> RunDir | None:
+    """The run of that name or folder; None for a model's folder or Hub id. Raises StoreError for none of these."""
+    try:
+        return find_run(words)
+    except StoreError as error:
+        try:
+            preflight.model_config(words, "the model")
+        except DataError as no_model:
+            raise StoreError(f"{error.problem}, and {no_model.problem}", error.remedy) from None
+        return None
+
+
+def _place(config: EvalConfig, owner: RunDir | None, args: argparse.Namespace) -> tuple[Path, Model | None]:
+    """Where the evaluation stands, and the model where it is no version of a run of GRPO."""
+    if owner is not None and owner.kind == "eval":
+        raise ConfigError(f"{owner.name} is an evaluation itself", f"its state: python submit.py status {owner.name}")
+    if owner is not None and owner.kind == "grpo":
+        newest = owner.weights.newest()
+        version = args.version if args.version is not None else newest.version if newest else 0
+        return owner.evaluation_dir(config.run.name, version), None
+    if args.version is not None:
+        raise ConfigError("--version is of a run of GRPO", f"{args.model} has none: leave it out")
+    if owner is None:
+        return config.run_dir, model_of(args.model)
+    if not owner.model_dir.is_dir():
+        raise DataError(f"{owner.name} has not made its model yet", f"python submit.py status {owner.name}")
+    return config.run_dir, Model(str(owner.model_dir), owner.name)
+
+
+def _again(run: RunDir, config: EvalConfig, model: Model | None, args: argparse.Namespace) -> int:
+    """Show the result of a finished evaluation, and bring back what an unfinished one lacks."""
+    there = run.settings()
+    same = there.model.model if model is None and isinstance(there, EvalConfig) else model.model if model else ""
+    start.refuse_other_settings(run, settled(config, run.root, same))
+    if run.finished():
+        print(f"{run.name} is finished; to evaluate again: --set run.name=..., or remove {run.root}", flush=True)
+        return show_result(run)
+    if args.no_launch:
+        return start.by_hand(run)
+    live = control.live_jobs(run)
+    num = 0 if live else put_back(run)
+    if num:
+        print(f"{num} shards that failed or were lost are tried again", flush=True)
+    jobs = [] if live else control.resume(run)
+    said = ", ".join(f"{job.role} job {job.job_id}" for job in jobs) or "is already running"
+    print(f"{run.name}: {said}", flush=True)
+    return start.look(run, args.watch)
