@@ -16,7 +16,7 @@ from grhpc.eval_config import EvalConfig
 from grhpc.evaluate.benchmarks import Benchmark, FewShot
 from grhpc.evaluate.fields import Row, as_options, as_text, choose, look_up, read_gold
 from grhpc.evaluate.prompts import LETTERS, ask, listed, with_examples
-from grhpc.evaluate.rows import read_rows
+from grhpc.evaluate.rows import is_file, read_rows
 from grhpc.records import Question
 
 Examples = Callable[[Mapping[str, str]], list[tuple[str, str]]]  # a question's groups -> its worked examples
@@ -157,7 +157,11 @@ def _examples(name: str, benchmark: Benchmark, num: int) -> Examples:
 
 
 def _read_examples(name: str, benchmark: Benchmark, few_shot: FewShot, num: int) -> dict[str, list[tuple[str, str]]]:
-    source = read_rows(few_shot.source or benchmark.source, few_shot.split)
+    place = few_shot.source or benchmark.source
+    if not few_shot.source and is_file(place):  # its only rows are those that are asked
+        problem = f"{name}: {place} has no split {few_shot.split!r} for worked examples"
+        raise DataError(problem, f"name their place in entries.{name}.few_shot.source, or set sample.few_shot: 0")
+    source = read_rows(place, few_shot.split)
     entry = Benchmark(**{**vars(benchmark), "fields": benchmark.fields | few_shot.fields})
     reader = _Reader(name, entry, source.columns)
     found: dict[str, list[tuple[str, str]]] = {}

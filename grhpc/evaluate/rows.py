@@ -24,11 +24,20 @@ def read_rows(source: str, split: str) -> Source:
     if source == TINY:
         return read_source(TINY, split, limit=None, num_tiny=NUM_TINY)
     path = Path(source)
-    if any(mark in source for mark in "*?["):
+    if _is_pattern(source):
         return _files(source, sorted(path for path in _glob(path) if path.suffix in SUFFIXES))
     if path.is_dir() and not (path / "README.md").exists():  # else a copy of a Hub data set, which says what is what
         return _files(source, _of_split(path, split))
     return _file(path) if path.suffix in SUFFIXES else read_source(source, split, limit=None, num_tiny=0)
+
+
+def is_file(source: str) -> bool:
+    """Whether the source is a file or files by name, which have no splits."""
+    return _is_pattern(source) or Path(source).suffix in SUFFIXES
+
+
+def _is_pattern(source: str) -> bool:
+    return any(mark in source for mark in "*?[") and not Path(source).exists()
 
 
 def _glob(pattern: Path) -> list[Path]:

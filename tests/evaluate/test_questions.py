@@ -1,0 +1,196 @@
+"""Rows to questions: every benchmark's true format with the shipped entry; only the place of the data is given."""
+
+import csv
+import json
+import random
+
+import pytest
+from eval_inputs import FIXTURES, PLACES, evaluation
+
+from grhpc.errors import DataError
+from grhpc.evaluate.benchmarks import load_benchmarks
+from grhpc.evaluate.questions import read_questions
+
+INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
+
+
+def questions(name, **settings):
+    config = evaluation(name, **settings)
+    return read_questions(name, load_benchmarks(config)[name], config)[0]
+
+
+def own(rows, tmp_path, **settings):
+    """Questions of a benchmark of one's own, from rows."""
+    (tmp_path / "own.json").write_text(json.dumps(rows))
+    base = {"source": str(tmp_path / "own.json"), "fields": {"question": "q", "gold": "a"}, "scorer": "math"}
+    return questions("own", entries={"own": base | settings.pop("entry", {})}, **settings)
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_the_shipped_entry_reads_the_true_format(name):
+    asked = questions(name)
+    assert [q.index for q in asked] == list(range(len(asked))) and len({q.item for q in asked}) == len(asked)
+    assert all(q.benchmark == name and q.question and q.gold and "\\boxed{}" in q.prompt for q in asked)
+
+
+def test_maths_is_asked_as_the_policy_is_trained():
+    first = questions("math500")[0]
+    assert first.prompt == f"Compute $1+\\frac{{1}}{{2}}$. {INSTRUCTION}"
+    assert (first.gold, first.item, json.loads(first.groups)) == (
+        "\\frac{3}{2}",
+        "test/algebra/1.json",
+        {"level": "1", "subject": "Algebra"},
+    )
+
+
+def test_multiple_choice_lists_its_options_and_braces_of_the_data_mean_nothing():
+    last = questions("mmlu-pro")[2]
+    assert last.prompt.startswith("What is {x} if 2x = 8?\nOptions are:\n(A): 2\n(B): 3\n(C): 4\n(D): 5\n\n")
+    assert "only the letter" in last.prompt and "Only one option is correct" in last.prompt
+    assert (last.gold, last.options, last.question) == ("C", ["2", "3", "4", "5"], "What is {x} if 2x = 8?")
+
+
+def test_gpqa_options_are_permuted_as_simple_evals_does():
+    with (FIXTURES / "gpqa_diamond.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    rng = random.Random(0)
+    for row, asked in zip(rows, questions("gpqa-diamond"), strict=True):
+        choices = [row["Correct Answer"], *(row[f"Incorrect Answer {i}"] for i in (1, 2, 3))]
+        choices = [choices[i] for i in rng.sample(range(4), 4)]
+        assert asked.options == choices and asked.gold == "ABCD"[choices.index(row["Correct Answer"])]
+    assert questions("gpqa-diamond", limit=2) == questions("gpqa-diamond")[:2]
+
+
+@pytest.mark.parametrize(
+    ("name", "golds"),
+    [
+        ("gsm8k", ["12", "12000"]),
+        ("minerva", ["0.02", "\\frac{1}{2\\pi}"]),
+        ("amc23", ["36", "3.5"]),
+        ("aime24", ["025"]),
+        ("theoremqa", ["8", "1.414", "True", "[3, -3]", "(b)"]),
+        ("olympiadbench", ["$2$,$-2$", "4.2", "$\\frac{n(n+1)}{2}$"]),
+        ("supergpqa", ["B", "A"]),
+        ("bbeh", ["(B)", "25", "1, 2, 3"]),
+    ],
+)
+def test_the_right_answer_is_read_as_each_benchmark_writes_it(name, golds):
+    assert [q.gold for q in questions(name)] == golds
+
+
+def test_what_olympiadbench_says_of_an_answer_is_kept():
+    first, second, third = questions("olympiadbench")
+    assert (first.gold_type, third.gold_type) == ("Numerical, several", "Expression")
+    assert second.gold_type == "Numerical, error 1e-1, unit %"
+    assert second.question == "A shop sells two sorts of tea.\n\nGive its share of green tea in %, to one decimal."
+
+
+def test_a_folder_of_tasks_names_them_and_the_mini_file_has_none():
+    assert [json.loads(q.groups)["task"] for q in questions("bbeh")] == ["bbeh_colours", "bbeh_sums", "bbeh_sums"]
+    mini = questions("bbeh", sources={"bbeh": str(FIXTURES / "bbeh_mini.json")})
+    assert [q.gold for q in mini] == ["No", "(B)"] and mini[0].groups == "{}"
+
+
+def test_a_pattern_names_several_files():
+    asked = questions("supergpqa", sources={"supergpqa": str(FIXTURES / "supergpqa" / "*_law.json")})
+    assert [q.item for q in asked] == ["b1"]
+
+
+def test_columns_have_alternatives():
+    assert [q.gold for q in questions("aime25", sources={"aime25": str(FIXTURES / "amc23.jsonl")})] == ["36", "3.5"]
+
+
+def test_only_the_wanted_rows():
+    entries = {"theoremqa": {"where": {"Picture": ""}}}
+    assert len(questions("theoremqa", entries=entries)) == 4
+
+
+def test_names_that_are_not_unique_are_replaced_by_places(tmp_path):
+    asked = own([{"q": "1+1?", "a": 2, "n": "x"}, {"q": "1+2?", "a": 3, "n": "x"}], tmp_path, entry={"fields": {
+        "question": "q", "gold": "a", "item": "n"}})  # fmt: skip
+    assert [q.item for q in asked] == ["0", "1"]
+
+
+def test_samples_are_asked_for():
+    assert {q.num_samples for q in questions("aime24")} == {32}
+
+
+def test_worked_examples_are_of_the_questions_category_and_in_the_same_turn():
+    entries = {"mmlu-pro": {"few_shot": {"source": str(FIXTURES / "mmlu_pro_validation.jsonl")}}}
+    maths, heart, _ = questions("mmlu-pro", few_shot=5, entries=entries)
+    assert maths.prompt.count("Question: ") == 6 and maths.prompt.count("\\boxed{B}") == 5
+    start = (
+        "Question: What is 1 + 1?\nOptions are:\n(A): 1\n(B): 2\n(C): 3\nAnswer: Let's think step by step. 1 + 1 = 2."
+    )
+    assert maths.prompt.startswith(start)
+    assert "The answer is (B). \\boxed{B}\n\nQuestion: Which of these is a prime" in maths.prompt
+    assert maths.prompt.endswith(questions("mmlu-pro")[0].prompt) and "\nQuestion: Which organ" in heart.prompt
+
+
+def test_examples_of_gsm8k_come_from_its_training_rows_without_the_calculator():
+    first = questions("gsm8k", few_shot=2)[0]
+    assert first.prompt.startswith(
+        "Question: Bo has 1 pens and buys 2. How many pens?\nAnswer: 1+2=3 pens. \\boxed{3}\n\nQuestion: Bo has 2 pens"
+    )
+
+
+def test_examples_that_are_written_out_and_a_benchmark_that_has_none():
+    assert questions("math500", few_shot=4)[0].prompt.count("Question: ") == 5
+    assert questions("minerva", few_shot=9)[0].prompt.count("Question: ") == 5  # it has four
+    assert questions("amc23", few_shot=4) == questions("amc23")
+
+
+def test_questions_are_never_their_own_worked_examples():
+    with pytest.raises(DataError, match="has no split 'validation' for worked examples"):
+        questions("mmlu-pro", few_shot=5)
+
+
+def test_a_category_without_an_example_is_refused(tmp_path):
+    (tmp_path / "few.jsonl").write_text((FIXTURES / "mmlu_pro_validation.jsonl").read_text().splitlines()[0])
+    entries = {"mmlu-pro": {"few_shot": {"source": str(tmp_path / "few.jsonl")}}}
+    with pytest.raises(DataError, match="row 2: no worked example whose category is 'biology'"):
+        questions("mmlu-pro", few_shot=5, entries=entries)
+
+
+@pytest.mark.parametrize(
+    ("rows", "entry", "problem"),
+    [
+        ([{"q": "1+1?", "b": 2}], {}, "has no column a for the gold"),
+        ([{"q": "1+1?", "a": 2}, {"q": "", "a": 2}], {}, "own: row 2: no question"),
+        ([{"q": "1+1?", "a": 2}, {"q": "1+2?", "a": None}], {}, "own: row 2: no right answer"),
+        ([{"q": "1+1?", "a": "first\nsecond"}], {"gold": "boxed"}, "row 1: a solution without a box"),
+        ([{"q": "?", "a": "C", "o": ["x", "y"]}], {"gold": "letter"}, "the right answer is 'C', of 2 options"),
+        ([{"q": "?", "a": 2, "o": ["x", "y"]}], {"gold": "index"}, "the right answer is 'C', of 2 options"),
+        ([{"q": "?", "a": "A", "o": ["x"]}], {"gold": "letter"}, "row 1: fewer than two options"),
+        ([{"q": "?", "a": "A"}], {"where": {"a": "B"}}, "no row of"),
+        ([{"q": "?", "a": "A"}], {"options_from": ["c", "d"], "gold": "first_option"}, "no column 'c' of options_from"),
+        ([], {}, "has no rows"),
+    ],
+)
+def test_data_that_does_not_fit_is_refused_by_row(rows, entry, problem, tmp_path):
+    if rows and "o" in rows[0]:
+        entry = entry | {"fields": {"question": "q", "gold": "a", "options": "o"}, "prompt": "choice"}
+    with pytest.raises(DataError) as refused:
+        own(rows, tmp_path, entry=entry)
+    assert problem in refused.value.problem and refused.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("files", "problem"),
+    [(["train.jsonl"], "has 'test' in its name"), ([], "no data file in"), (["notes.txt"], "no data file in")],
+)
+def test_a_folder_without_the_split_is_not_read_as_another(files, problem, tmp_path):
+    for name in files:
+        (tmp_path / name).write_text('{"question": "1+1?", "answer": "#### 2"}\n')
+    with pytest.raises(DataError) as refused:
+        questions("gsm8k", sources={"gsm8k": str(tmp_path)})
+    assert problem in refused.value.problem
+
+
+def test_the_digest_is_of_the_data():
+    config = evaluation("math500")
+    entry = load_benchmarks(config)["math500"]
+    digest = read_questions("math500", entry, config)[1]
+    assert digest == read_questions("math500", entry, config)[1] and len(digest) == 64
+    other = evaluation("amc23")
+    assert read_questions("amc23", load_benchmarks(other)["amc23"], other)[1] != digest
