@@ -5,23 +5,24 @@ Does not know: runs, only numbers by step. Invariant: a missing or non-finite va
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MARKS, TOGETHER = "●○·×", "◆"
+MARKS, TOGETHER = "●○·×+□△", "◆"
 Points = Mapping[int, float | None]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One named line: step -> value."""
+    """One named line: step -> value, and where it is known the interval around it."""
 
     name: str
     points: Points
+    intervals: Mapping[int, tuple[float, float]] = field(default_factory=dict)
 
     def finite(self) -> dict[int, float]:
         return {x: y for x, y in self.points.items() if y is not None and math.isfinite(y)}
@@ -84,7 +85,9 @@ def draw(panels: Sequence[tuple[str, Sequence[Curve] | Bars]], title: str) -> "F
         else:
             for curve in content:
                 points = curve.finite()
-                axes.plot(list(points), list(points.values()), marker="o", markersize=3, label=curve.name)
+                (line,) = axes.plot(list(points), list(points.values()), marker="o", markersize=3, label=curve.name)
+                for x, interval in curve.intervals.items():
+                    axes.plot([x, x], interval, color=line.get_color(), linewidth=1, alpha=0.6)
             low, high = axes.get_ylim()
             axes.set_ylim(min(0.0, low), high)
         axes.set_xlabel("step")

@@ -12,11 +12,12 @@ from collections import Counter
 from typing import Any
 
 from grhpc.records import DECISIONS
+from grhpc.report import evaluation, versions
 from grhpc.report.find import find_run
 from grhpc.report.history import History, Judged, last_judged_batch, read_history
 from grhpc.report.judging import judging_line
 from grhpc.report.picture import Bars, Curve, as_characters, write_png
-from grhpc.report.text import duration, number, percent
+from grhpc.report.text import duration, number, one_line, percent
 from grhpc.store.atomic import to_json, write_bytes, write_json
 from grhpc.store.ledger import read_ledger
 from grhpc.store.rundir import RunDir
@@ -26,18 +27,26 @@ Result = dict[str, Any]
 
 def command(args: argparse.Namespace) -> int:
     """The verb."""
-    result = make(find_run(args.run))
-    print(json.dumps(result, indent=1) if args.json else as_text(result))
+    run = find_run(args.run)
+    if run.kind == "eval":
+        result, text = evaluation.make(run), evaluation.as_text
+    else:
+        result, text = make(run), as_text
+    print(json.dumps(result, indent=1) if args.json else text(result))
     return 0
 
 
 def make(run: RunDir) -> Result:
     """Gather the result and write report.json, report.txt and report.png; on a run that still goes, so far."""
-    history = read_history(run)
+    history, evaluations = read_history(run), versions.read_versions(run)
     result = gather(run, history)
+    result["evaluations"] = json.loads(to_json({name: vars(of) for name, of in evaluations.items()}))
     run.report_dir.mkdir(exist_ok=True)
     png = run.report_dir / "report.png"
-    write_png(png, _panels(history), f"{run.root.name}: step {result['step']} of {result['steps']}")
+    heldout = _curves_of_rows(_rows(history))[1:]
+    panels = _panels(history)
+    panels += [(one_line(f"evaluation {name}", 60), of.curves() + heldout) for name, of in evaluations.items()]
+    write_png(png, panels, f"{run.root.name}: step {result['step']} of {result['steps']}")
     result["picture"] = str(png)
     write_json(run.report_dir / "report.json", result)
     write_bytes(run.report_dir / "report.txt", (as_text(result) + "\n").encode())
@@ -74,8 +83,10 @@ def as_text(result: Result) -> str:
     rows = result["rows"]
     lines = [f"{result['run']}: step {result['step']} of {result['steps']}, verifier: {result['verifier']}", ""]
     lines += _table(_thinned(rows))
-    lines += ["", *as_characters(_curves_of_rows(rows)), ""]
+    evaluations = result.get("evaluations", {})
+    lines += ["", *as_characters(_curves_of_rows(rows) + versions.main_curves(evaluations)), ""]
     lines += _summary(result)
+    lines += versions.lines(evaluations)
     return "\n".join(lines)
 
 
