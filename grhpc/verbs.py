@@ -11,7 +11,7 @@ from grhpc.cluster import control
 from grhpc.cluster import doctor as cluster_doctor
 from grhpc.cluster import plan as cluster_plan
 from grhpc.config_file import load
-from grhpc.report.find import find_grpo_run, find_run
+from grhpc.report.find import find_run
 
 
 def doctor(args: argparse.Namespace) -> int:
@@ -24,7 +24,7 @@ def plan(args: argparse.Namespace) -> int:
 
 
 def scale(args: argparse.Namespace) -> int:
-    print("\n".join(control.scale(find_grpo_run(args.run), args.role, args.tasks)))
+    print("\n".join(control.scale(find_run(args.run), args.role, args.tasks)))
     return 0
 
 
@@ -32,7 +32,7 @@ def stop(args: argparse.Namespace) -> int:
     run = find_run(args.run)
     print("\n".join(control.stop(run, now=args.now)))
     if run.finished():
-        result = f"python submit.py report {args.run}" if run.kind == "grpo" else str(run.model_dir)
+        result = str(run.model_dir) if run.kind == "sft" else f"python submit.py report {args.run}"
         print(f"its result: {result}; to run again: start it by another name, --set run.name={run.name}-2")
     else:
         print(f"look: python submit.py status {args.run}; go on: python submit.py resume {args.run}")

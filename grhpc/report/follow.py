@@ -12,9 +12,11 @@ from grhpc.cluster.sacct import JobState, tasks_of
 from grhpc.config import Config
 from grhpc.eval_config import EvalConfig
 from grhpc.report.alive import may_live
+from grhpc.report.evaluating import STAGES
 from grhpc.report.history import ORACLES, Event, Judged, judged, read_heldout, seconds_by_role
 from grhpc.store.atomic import list_names
 from grhpc.store.events import parse_lines
+from grhpc.store.questions import Extent
 from grhpc.store.rundir import RunDir
 
 JOBS_EVERY_S = {"local": 3.0, "slurm": 15.0}  # a login node is shared: one call to SLURM a quarter of a minute
@@ -38,6 +40,8 @@ class Following:
         config = self.run.settings()
         self.total_steps = 0 if isinstance(config, EvalConfig) else config.train.steps
         self.roles = config.roles
+        self._extent = Extent.of(self.run.about) if isinstance(config, EvalConfig) else None
+        self._shards: dict[str, set[str]] = {stage: set() for stage in STAGES}
         self._oracle = ORACLES.get(config.evaluate.oracle) if isinstance(config, Config) else None
         self._jobs_every_s = JOBS_EVERY_S[config.cluster.executor]
         self.loading_s: dict[tuple[str, str], float] = {}  # (role, job) -> from its newest start to its being ready
@@ -65,6 +69,14 @@ class Following:
 
     def seconds(self) -> dict[str, dict[str, float]]:
         return seconds_by_role(self._spent)
+
+    def progress(self) -> str:
+        """How much of all is done, in a few words."""
+        if self._extent is None:
+            return f"step {self.last_step} of {self.total_steps}"
+        total = sum(1 for _ in self._extent.shards())
+        parts = [f"{len(self._shards[stage])} {word}" for stage, word in STAGES.items()]
+        return f"{', '.join(parts)} of {total} shards"
 
     def gone_roles(self) -> list[str]:
         """Roles that have had no live job for a while, on a run that is not finished."""
@@ -105,6 +117,8 @@ class Following:
             self.errors.append(event)
         if kind == "ready" and key in self._started:
             self.loading_s[key] = float(event["t"]) - self._started[key]
+        if kind == "shard" and event.get("stage") in self._shards:
+            self._shards[event["stage"]].add(str(event.get("shard")))
         if kind in ("ready", "shard"):
             self.ready.add(key)
         if kind in ("step", "shard"):

@@ -12,7 +12,7 @@ from grhpc.report.text import percent
 
 
 def judging(events: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Sums over the verify tasks (`events` in the order of time); {} where nothing was judged yet.
+    """Sums over the tasks that ask a judge (`events` in the order of time); {} where nothing was judged yet.
 
     `saved` is the share of the judge's verdicts that needed no question of their own: 1 - `asked` / `judged`. Audits
     are counted apart (`asked_to_audit`), and so are questions that the judge could not take. `audited` are the rule
@@ -21,7 +21,7 @@ def judging(events: Sequence[dict[str, Any]]) -> dict[str, float]:
     """
     ended, last = Counter[str](), dict[str, dict[str, float]]()
     for event in events:
-        if event.get("role") != "verify":
+        if event.get("role") not in ("verify", "evaluate"):
             continue
         if event["event"] == "start":
             ended.update(last.pop(event.get("job", ""), {}))

@@ -16,9 +16,8 @@ from typing import Any
 
 from grhpc.cluster import states
 from grhpc.cluster.sacct import JobState, missing_conf, tasks_of
-from grhpc.config import Config
 from grhpc.eval_config import EvalConfig
-from grhpc.report import roles, tuning
+from grhpc.report import evaluating, roles, tuning
 from grhpc.report.alive import may_live
 from grhpc.report.find import find_run
 from grhpc.report.judging import judging, judging_line
@@ -61,6 +60,7 @@ def status(run: RunDir) -> Status:
     step = max((e for e in events if e["event"] == "step"), key=lambda e: e["step"], default={})
     found = {
         "run": run.name,
+        "kind": run.kind,
         "path": str(run.root),
         "run_id": run.run_id,
         "state": _state(run, jobs, begun=bool(events)),
@@ -68,7 +68,7 @@ def status(run: RunDir) -> Status:
         "step": step.get("step", 0),
         "steps": 0 if isinstance(config, EvalConfig) else config.train.steps,
         "last_step": step,
-        **(_grpo(run, events) if isinstance(config, Config) else tuning.facts(run)),
+        **_facts(run, events, now),
         "jobs": [asdict(job) for job in jobs],
         "roles": roles.roles(run, config, jobs, events, now),
         "waits": _waits(events, jobs, now),
@@ -82,14 +82,22 @@ def status(run: RunDir) -> Status:
 
 def lines(found: Status) -> list[str]:
     """The status for people."""
-    text = [f"{found['run']}: {found['state']}{_why(found)}, step {found['step']} of {found['steps']}"]
-    text += _grpo_lines(found) if "queues" in found else tuning.lines(found)
+    done = evaluating.head(found) if found["kind"] == "eval" else f"step {found['step']} of {found['steps']}"
+    text = [f"{found['run']}: {found['state']}{_why(found)}, {done}"]
+    text += {"grpo": _grpo_lines, "sft": tuning.lines, "eval": evaluating.lines}[found["kind"]](found)
     text += [roles.line(role, seen) for role, seen in found["roles"].items()]
     text += [
         f"waiting: {w['role']} {w['job']} for {w['for']}, {duration(w['seconds'])}" for w in found["waits"][:SHOWN]
     ]
     text += [f"failed: {f['what']}: {one_line(f['problem'], 160)}" for f in found["failures"][-SHOWN:]]
     return [*text, *change_lines(found["changes"]), f"next: {found['next']}"]
+
+
+def _facts(run: RunDir, events: list[dict[str, Any]], now: float) -> Status:
+    """What this kind of run has to tell."""
+    if run.kind == "eval":
+        return evaluating.facts(run, events, now)
+    return _grpo(run, events) if run.kind == "grpo" else tuning.facts(run)
 
 
 def _grpo(run: RunDir, events: list[dict[str, Any]]) -> Status:
@@ -199,7 +207,7 @@ def _next(found: Status, jobs: list[JobState], run: RunDir, executor: str) -> st
     """The one thing a person would do now."""
     name, state = found["run"], found["state"]
     if state == "finished":
-        return f"python submit.py report {name}" if "queues" in found else f"use {found['model']}"
+        return f"use {found['model']}" if found["kind"] == "sft" else f"python submit.py report {name}"
     if state == "not submitted yet":
         submit = "; ".join(f"sbatch {shlex.quote(script)}" for script in _scripts(run))
         return f"{submit} (what was submitted so, and waits, shows in squeue)"
@@ -214,8 +222,9 @@ def _next(found: Status, jobs: list[JobState], run: RunDir, executor: str) -> st
         return gone
     if state == "queued" and executor == "slurm":
         return "wait for SLURM, or look at the reason with squeue"
-    if "queues" in found and found["queues"]["prompts"]["failed"] + found["queues"]["rollouts"]["failed"]:
-        return f"shards failed: python submit.py logs {name} rollout, and verify"
+    if any(counts["failed"] for counts in found.get("queues", {}).values()):
+        roles_with_shards = " rollout, and verify" if found["kind"] == "grpo" else ""
+        return f"shards failed: python submit.py logs {name}{roles_with_shards}"
     return f"nothing; to watch: python submit.py status {name} --watch"
 
 

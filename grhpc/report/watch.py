@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from grhpc.records import DECISIONS
-from grhpc.report import tuning
+from grhpc.report import evaluating, evaluation, tuning
 from grhpc.report.follow import Following
 from grhpc.report.history import Event
 from grhpc.report.logs import log_end
@@ -48,16 +48,20 @@ def watch(run: RunDir) -> int:
     if ended == "finished":
         return show_result(run)
     if ended == "stopped":
-        console.print(f"stopped at step {following.last_step}: {run.stop_reason()}", markup=False)
+        at = "" if run.kind == "eval" else f" at step {following.last_step}"
+        console.print(f"stopped{at}: {run.stop_reason()}", markup=False)
         return 0
     _explain_gone(console, following)
     return 1
 
 
 def show_result(run: RunDir) -> int:
-    """The table and picture of a finished run, or where its model is. Returns 0."""
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(as_text(make(run)) if run.kind == "grpo" else f"the model: {run.model_dir}", markup=False)
+    """The table and picture of a finished run or evaluation, or where its model is. Returns 0."""
+    if run.kind == "sft":
+        text = f"the model: {run.model_dir}"
+    else:
+        text = as_text(make(run)) if run.kind == "grpo" else evaluation.as_text(evaluation.make(run))
+    Console(highlight=False, soft_wrap=True).print(text, markup=False)
     return 0
 
 
@@ -83,7 +87,7 @@ def _on_lines(console: Console, following: Following) -> str:
         elif time.monotonic() - said_s > STILL_HERE_S:
             said_s = time.monotonic()
             doing = "; ".join(f"{role}: {following.doing(role)}" for role in following.roles)
-            console.print(f"step {following.last_step} of {following.total_steps}; {doing}", markup=False)
+            console.print(f"{following.progress()}; {doing}", markup=False)
         ended = _ended(following)
         if ended:
             return ended
@@ -112,6 +116,8 @@ def _line(event: Event, following: Following) -> str:
             return f"{who}: ready" + ("" if took_s is None else f" after {duration(took_s)}")
         case "error":
             return f"{who}: error: {one_line(str(event.get('problem', '')), 300)}"
+        case "shard" if following.run.kind == "eval":
+            return f"{who}: {evaluating.shard_line(event)}; {following.progress()}"
         case "step" if following.run.kind == "sft":
             return f"step {event['step']:>4} of {following.total_steps}: {tuning.step_text(event)}"
         case "heldout" if following.run.kind == "sft":
