@@ -26,16 +26,17 @@ FLOAT_TOLERANCE = 0.04
 ABSOLUTE_TOLERANCE = 1e-8
 _NUMERAL = re.compile(r"[-+\u2212]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?")
 _YES, _NO = frozenset(("yes", "true", "correct")), frozenset(("no", "false", "incorrect", "not", "untrue"))
+_DEEPEST_FONT = 4
 _MOST_OPTIONS = 6  # TheoremQA's are (a) to (f)
 _FONT = re.compile(r"\\(?:text|texttt|textbf|mathrm|mathbf)\s*\{([^{}]*)\}")
 _LEFT_SIDE = re.compile(r"[A-Za-z_\\][\w\\{}() ]{0,30}?\s*(?:=|\\in(?![a-z]))\s*([^=]*)")
 _TUPLE = re.compile(r"([\[(])(.*)([\])])", re.DOTALL)
-_BBEH_PREFIX = re.compile(r".*the (?:final )?answer is:?\s*", re.DOTALL)
+_BBEH_PREFIX = re.compile(r"\A.*the (?:final )?answer is:?\s*", re.DOTALL)
 
 
 def same_numeral(gold: str, answer: str) -> bool | None:
     """Two plain numerals: 1,000 is 1000, 025 is 25, 36.0 is 36. Only integers can be told to differ."""
-    texts = [text.strip().strip("$").strip().removesuffix(".") for text in (gold, answer)]
+    texts = [text.replace("{,}", ",").strip(" $").removesuffix(".") for text in (gold, answer)]
     if not all(_NUMERAL.fullmatch(text) and len(text) < 100 for text in texts):
         return None
     wanted, given = (Fraction(text.replace(",", "").replace("\u2212", "-")) for text in texts)
@@ -51,13 +52,13 @@ def same_theoremqa(question: str, gold: str, gold_type: str, answer: str) -> boo
     if gold_type == "option":
         options = list(options_of(question).values()) or [""] * _MOST_OPTIONS
         return read_letter(answer, options) == gold.strip("() ").upper()
-    integral = "integer" in gold_type
     wanted = read_numbers(gold)
     given = read_numbers(answer) if gold_type.startswith("list") else _as_list(read_number(answer))
     if wanted is None or given is None:
         return None if any(character.isdigit() or character == "\\" for character in answer) else False
     if len(wanted) != len(given):
         return False
+    integral = "integer" in gold_type and all(w.is_integer() for w in wanted)  # some rows' types are wrong
     percent = 100 if "%" in answer else 1  # 25% may be 0.25 or, where per cent are asked for, 25
     return any(_all_close(wanted, [x * factor for x in given], integral) for factor in {1, percent})
 
@@ -95,9 +96,8 @@ def same_bbeh(gold: str, answer: str) -> bool:
 def _bbeh_answer(answer: str) -> str:
     text = _BBEH_PREFIX.sub("", answer.strip().lower()).strip()
     text = text.removeprefix("$").removesuffix("$") if text.startswith("$") and text.endswith("$") else text
-    before = ""
-    while before != text:
-        before, text = text, _FONT.sub(r"\1", text)
+    for _ in range(_DEEPEST_FONT):
+        text = _FONT.sub(r"\1", text)
     return text.replace(", ", ",").replace("**", "").partition("\n")[0].strip().removesuffix(".")
 
 

@@ -1,0 +1,226 @@
+"""Every benchmark's own comparison; what only a judge can tell goes to the decider; nothing is guessed."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grhpc.data import tiny
+from grhpc.evaluate.benchmarks import SCORERS
+from grhpc.evaluate.scoring import grade
+from grhpc.evaluate.scoring_number import read_number, read_numbers
+from grhpc.records import Sample
+
+VERDICTS = [
+    json.loads(line) for line in (Path(__file__).parent / "fixtures" / "verdicts.jsonl").read_text().splitlines()
+]
+
+
+def graded(scorer, gold, response, gold_type="", question="", options=()):
+    sample = Sample(
+        benchmark="b", item="0", index=0, question=question, prompt=question, options=list(options), gold=gold,
+        gold_type=gold_type, groups="{}", num_samples=1, sample=0, response=response, num_tokens=1,
+        finish_reason="stop", seed=0, weight_digest="",
+    )  # fmt: skip
+    return grade(scorer, sample)
+
+
+def score(scorer, gold, answer, gold_type="", question=""):
+    return graded(scorer, gold, f"\\boxed{{{answer}}}", gold_type, question).score
+
+
+@pytest.mark.parametrize("row", VERDICTS, ids=lambda row: f"{row['scorer']}:{row['gold']}:{row['response'][-20:]!r}")
+def test_published_verdicts_are_agreed_with(row):
+    """Rows of MMLU-Pro (Apache-2.0), TheoremQA, OlympiadBench and simpleRL-reason (MIT), each with its source."""
+    result = graded(row["scorer"], row["gold"], row["response"], row["gold_type"], row["question"], row["options"])
+    assert result.score == float(row["right"])
+
+
+@pytest.mark.parametrize("scorer", SCORERS)
+def test_a_response_without_a_final_answer_is_wrong_and_missing_for_every_scorer(scorer):
+    result = graded(scorer, "5", "It may be 5, or 6, who knows", options=["5", "6"])
+    assert (result.extracted, result.score, result.layer) == (None, 0.0, "extract")
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "expected"),
+    [
+        ("\\frac{3}{2}", "\\dfrac{3}{2}", 1.0),
+        ("025", "25", 1.0),
+        ("36", "36.0", 1.0),
+        ("12000", "12,000", 1.0),
+        ("10{,}000", "9999", 0.0),
+        ("113", "-113", 0.0),
+        ("20.39", "20.4", None),  # a judge may allow the rounding
+        ("18", "18 dollars", None),
+        ("p - q", "q-p", None),
+        ("4a-2", "2(2a-1)", None),
+    ],
+)
+def test_maths_settles_what_is_plain_and_leaves_the_rest_to_the_decider(gold, answer, expected):
+    assert score("math", gold, answer) == expected
+
+
+def test_who_decided_is_recorded():
+    assert graded("math", "\\sqrt{2}", "\\boxed{\\sqrt{2}}").layer == "exact"
+    assert graded("math", "025", "\\boxed{25}").layer == "number"
+    assert graded("theoremqa", "1.0", "\\boxed{1.01}", "float").layer == "number"
+    assert graded("bbeh", "No", "\\boxed{no}").layer == "match"
+    left = graded("math", "p - q", "\\boxed{-q + p}")
+    assert (left.extracted, left.score, left.layer) == ("-q + p", None, "")
+
+
+@pytest.mark.parametrize(
+    ("gold", "kind", "answer", "expected"),
+    [
+        ("1.414", "float", "1.4", 1.0),
+        ("1.414", "float", "\\sqrt{2}", 1.0),
+        ("1.414", "float", "1.48", 0.0),  # 4.7 % away
+        ("-0.8", "float", "-0.8 \\, \\mathrm{m}", 1.0),
+        ("-0.8", "float", "0.8", 0.0),
+        ("0.25", "float", "25\\%", 1.0),
+        ("25", "float", "25%", 1.0),
+        ("0", "float", "0.01", 0.0),
+        ("4.7e-34", "float", "4.7 \\times 10^{-34}", 1.0),
+        ("4.7e-34", "float", "4.7 x 10^-33", 0.0),
+        ("1.5", "float", "x = \\frac{3}{2}", 1.0),
+        ("2", "float", "\\int_0^2 dx", None),
+        ("2", "float", "it diverges", 0.0),
+        ("8", "integer", "8", 1.0),
+        ("8", "integer", "8.0", 1.0),
+        ("8", "integer", "2^3", 1.0),
+        ("8", "integer", "8.2", 1.0),  # TheoremQA rounds
+        ("8", "integer", "7.6", 0.0),
+        ("0", "integer", "0.25", 0.0),
+        ("0", "integer", "False", 0.0),
+        ("True", "bool", "yes", 1.0),
+        ("True", "bool", "\\text{True}", 1.0),
+        ("False", "bool", "No, it is not", 1.0),
+        ("False", "bool", "True", 0.0),
+        ("True", "bool", "True or False", 0.0),
+        ("True", "bool", "it depends", 0.0),
+        ("(b)", "option", "b", 1.0),
+        ("(b)", "option", "(B)", 1.0),
+        ("(b)", "option", "4", 1.0),
+        ("(b)", "option", "(a) and (b)", 0.0),
+        ("[3, -3]", "list of integer", "[-3, 3]", 1.0),  # TheoremQA sorts
+        ("[3, -3]", "list of integer", "3 and -3", 1.0),
+        ("[3, -3]", "list of integer", "[3, -3, 0]", 0.0),
+        ("[3, -3]", "list of integer", "\\{3, -3\\}", 1.0),
+        ("[51.2, 78.15, 125.0]", "list of integer", "(51, 78, 125)", 1.0),  # so it stands in the data
+        ("[1.0, 0.25]", "list of float", "[1, \\frac{1}{4}]", 1.0),
+        ("[1.0, 0.25]", "list of float", "[1, 0.5]", 0.0),
+    ],
+)
+def test_theoremqa_compares_by_type(gold, kind, answer, expected):
+    question = "Which is even? (a) 3 (b) 4 (c) 5. Which option is correct?" if kind == "option" else "?"
+    assert score("theoremqa", gold, answer, kind, question) == expected
+
+
+@pytest.mark.parametrize(
+    ("gold", "kind", "answer", "expected"),
+    [
+        ("$2$,$-2$", "Numerical, several", "-2, 2", 1.0),
+        ("$2$,$-2$", "Numerical, several", "\\pm 2", 1.0),
+        ("$2$,$-2$", "Numerical, several", "2", 0.0),
+        ("$2$,$-2$", "Numerical, several", "2, 2", 0.0),
+        ("$(1,1), (3,2)$", "Tuple, several", "(3, 2), (1, 1)", 1.0),
+        ("$(1,1), (3,2)$", "Tuple, several", "(2, 3), (1, 1)", None),
+        ("$f(x)=x$,$f(x)=2-x$", "Expression, several", "f(x)=2-x, f(x)=x", 1.0),
+        ("4.2", "Numerical, error 1e-1, unit %", "4.25", 1.0),
+        ("4.2", "Numerical, error 1e-1, unit %", "4.2\\%", 1.0),
+        ("4.2", "Numerical, error 1e-1, unit %", "4.35", 0.0),
+        ("45", "Numerical, unit minute", "45 minutes", 1.0),
+        ("45", "Numerical, unit minute", "0.75 hours", None),
+        ("$\\frac{41}{12}$", "Numerical, unit km", "3.41666666666", 1.0),
+        ("$\\frac{41}{12}$", "Numerical, unit km", "3.42", 0.0),
+        ("$90^{\\circ}$,$60^{\\circ}$", "Numerical, several", "60°, 90°", 1.0),
+        ("$[0, \\frac{1}{2}]$", "Interval", "[0, 0.5]", 1.0),
+        ("$[0, \\frac{1}{2}]$", "Interval", "(0, 0.5]", None),
+        ("(-\\infty,1]\\cup[10,+\\infty)", "Interval", "x \\in (-\\infty, 1] \\cup [10, +\\infty)", 1.0),
+        ("2500", "Numerical", "25", 0.0),  # a hundredth is another number
+        ("$\\frac{n(n+1)}{2}$", "Expression", "\\frac{n^2+n}{2}", None),
+    ],
+)
+def test_olympiadbench_compares_several_answers_with_the_rows_tolerance(gold, kind, answer, expected):
+    assert score("olympiad", gold, answer, kind) == expected
+
+
+@pytest.mark.parametrize(
+    ("gold", "response", "expected"),
+    [
+        ("(B)", "The answer is: (b)", 1.0),
+        ("(B)", "\\boxed{B}", 1.0),
+        ("(B)", "\\boxed{\\text{(B)}}", 1.0),
+        ("B", "The final answer is: (B).", 1.0),
+        ("(B)", "\\boxed{A or B}", 0.0),
+        ("1, 2, 3", "The answer is 1,2,3.", 1.0),
+        ("[sunday]", "\\boxed{Sunday}", 1.0),
+        ("yes, no", "\\boxed{[yes, no]}", 1.0),
+        ("25", "The answer is: **25.0**\n\nIt is so.", 1.0),
+        ("25", "\\boxed{26}", 0.0),
+        ("don't", "\\boxed{dont}", 1.0),
+        ("kiwi", "\\boxed{kiwi?}", 1.0),
+        ("disproved", "\\boxed{proved}", 0.0),
+        ("unknown", "\\boxed{$unknown$}", 1.0),
+        ("75, 1", "\\boxed{75}", 0.0),
+    ],
+)
+def test_bbeh_compares_as_its_authors_do(gold, response, expected):
+    assert graded("bbeh", gold, response).score == expected
+
+
+def test_the_tiny_worlds_oracle_scores_the_tiny_world():
+    row = tiny.rows("heldout", 1)[0]
+    assert score("tiny", row["answer"], row["answer"], question=row["question"]) == 1.0
+    assert score("tiny", row["answer"], "no such thing", question=row["question"]) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("1,234.5", 1234.5),
+        ("1.2 \\cdot 10^{-3}", 0.0012),
+        ("3.5×10⁻⁴", 0.00035),
+        ("2\\pi", 6.283185307179586),
+        ("-\\frac{3}{4}", -0.75),
+        ("\\frac12", 0.5),
+        ("\\sqrt[3]{27}", 3.0),
+        ("\\binom{5}{2}", 10.0),
+        ("5!", 120.0),
+        ("\\log_{2} 8", 3.0),
+        ("\\cos^2(0)", 1.0),
+        ("5 m/s^2", 5.0),
+        ("60km", 60.0),
+        ("\\$1,000", 1000.0),
+        ("x \\approx 2.5", 2.5),
+        ("5 or 6", None),
+        ("3x", None),
+        ("1\\frac{1}{2}", None),  # a mixed number, or a product
+        ("\\log 100", None),  # of which base
+        ("10^{10^{10}}", None),
+        ("200!", None),
+        ("1/0", None),
+        ("(-1)^{0.5}", None),
+        ("__import__('os')", None),
+        ("(" * 150, None),
+        ("-" * 150 + "1", None),
+        ("", None),
+    ],
+)
+def test_numbers_are_read_or_left_alone(text, number):
+    assert read_number(text) == (number if number is None else pytest.approx(number, rel=1e-12))
+
+
+def test_a_list_is_read_only_where_every_item_is_a_number():
+    assert read_numbers("\\left[1, \\frac{1}{2}\\right]") == [1.0, 0.5]
+    assert read_numbers("a = 1, b = 2") == [1.0, 2.0]
+    assert read_numbers("[1, x]") is None and read_numbers("[]") is None
+
+
+@given(st.text(alphabet="0123456789.,+-*/^(){}[]=%$\\ abcefnopqrstxπ×²", max_size=120), st.sampled_from(SCORERS))
+def test_any_answer_is_scored_without_failing(answer, scorer):
+    for kind in ("", "float", "list of integer", "option", "bool", "Numerical, several"):
+        assert score(scorer, "1, 2", answer, kind) in (None, 0.0, 1.0)
