@@ -2,9 +2,10 @@
 
 Beside what data/source reads: a pattern ("folder/*.json"), a folder of plain data files (those whose path names the
 split, or all where none does), and a JSON object that wraps its rows ({"examples": [...]}). Rows of several files have
-one column more, `_folder`: the name of the folder that their file is in.
+one column more, `_folder`: the name of the folder that their file is in. Pictures are left out: no model sees them.
 
-Does not know: benchmarks, columns. Invariant: the rows of several files come in the order of the files' paths.
+Does not know: benchmarks, columns. Invariant: the rows of several files come in the order of the files' paths; the same
+rows have the same digest.
 """
 
 import json
@@ -28,7 +29,16 @@ def read_rows(source: str, split: str) -> Source:
         return _files(source, sorted(path for path in _glob(path) if path.suffix in SUFFIXES))
     if path.is_dir() and not (path / "README.md").exists():  # else a copy of a Hub data set, which says what is what
         return _files(source, _of_split(path, split))
-    return _file(path) if path.suffix in SUFFIXES else read_source(source, split, limit=None, num_tiny=0)
+    if path.suffix in SUFFIXES:
+        return _file(path)
+    found = read_source(source, split, limit=None, num_tiny=0)
+    return as_source(found.name, [{key: _plain(value) for key, value in row.items()} for row in found.rows])
+
+
+def _plain(value: Any) -> Any:
+    """A value, or its type alone where it is a picture or the like, whose text would be an address in memory."""
+    is_plain = value is None or isinstance(value, str | int | float | bool | list | dict)
+    return value if is_plain else f"({type(value).__name__})"
 
 
 def is_file(source: str) -> bool:

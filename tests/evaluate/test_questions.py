@@ -7,7 +7,9 @@ import random
 import pytest
 from eval_inputs import FIXTURES, PLACES, evaluation
 
+from grhpc.data.source import as_source
 from grhpc.errors import DataError
+from grhpc.evaluate import rows
 from grhpc.evaluate.benchmarks import load_benchmarks
 from grhpc.evaluate.questions import read_questions
 
@@ -19,9 +21,9 @@ def questions(name, **settings):
     return read_questions(name, load_benchmarks(config)[name], config)[0]
 
 
-def own(rows, tmp_path, **settings):
+def own(data, tmp_path, **settings):
     """Questions of a benchmark of one's own, from rows."""
-    (tmp_path / "own.json").write_text(json.dumps(rows))
+    (tmp_path / "own.json").write_text(json.dumps(data))
     base = {"source": str(tmp_path / "own.json"), "fields": {"question": "q", "gold": "a"}, "scorer": "math"}
     return questions("own", entries={"own": base | settings.pop("entry", {})}, **settings)
 
@@ -52,9 +54,9 @@ def test_multiple_choice_lists_its_options_and_braces_of_the_data_mean_nothing()
 
 def test_gpqa_options_are_permuted_as_simple_evals_does():
     with (FIXTURES / "gpqa_diamond.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+        table = list(csv.DictReader(file))
     rng = random.Random(0)
-    for row, asked in zip(rows, questions("gpqa-diamond"), strict=True):
+    for row, asked in zip(table, questions("gpqa-diamond"), strict=True):
         choices = [row["Correct Answer"], *(row[f"Incorrect Answer {i}"] for i in (1, 2, 3))]
         choices = [choices[i] for i in rng.sample(range(4), 4)]
         assert asked.options == choices and asked.gold == "ABCD"[choices.index(row["Correct Answer"])]
@@ -153,7 +155,7 @@ def test_a_category_without_an_example_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("rows", "entry", "problem"),
+    ("data", "entry", "problem"),
     [
         ([{"q": "1+1?", "b": 2}], {}, "has no column a for the gold"),
         ([{"q": "1+1?", "a": 2}, {"q": "", "a": 2}], {}, "own: row 2: no question"),
@@ -167,11 +169,11 @@ def test_a_category_without_an_example_is_refused(tmp_path):
         ([], {}, "has no rows"),
     ],
 )
-def test_data_that_does_not_fit_is_refused_by_row(rows, entry, problem, tmp_path):
-    if rows and "o" in rows[0]:
+def test_data_that_does_not_fit_is_refused_by_row(data, entry, problem, tmp_path):
+    if data and "o" in data[0]:
         entry = entry | {"fields": {"question": "q", "gold": "a", "options": "o"}, "prompt": "choice"}
     with pytest.raises(DataError) as refused:
-        own(rows, tmp_path, entry=entry)
+        own(data, tmp_path, entry=entry)
     assert problem in refused.value.problem and refused.value.remedy
 
 
@@ -185,6 +187,22 @@ def test_a_folder_without_the_split_is_not_read_as_another(files, problem, tmp_p
     with pytest.raises(DataError) as refused:
         questions("gsm8k", sources={"gsm8k": str(tmp_path)})
     assert problem in refused.value.problem
+
+
+def test_a_copy_of_a_hub_data_set_is_read_by_its_splits(tmp_path):
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n")
+    for split, answer in (("train", 1), ("test", 2)):
+        (tmp_path / f"{split}.jsonl").write_text(json.dumps({"question": "1+1?", "answer": f"#### {answer}"}) + "\n")
+    assert [q.gold for q in questions("gsm8k", sources={"gsm8k": str(tmp_path)})] == ["2"]
+
+
+def test_pictures_do_not_make_the_same_data_another(monkeypatch):
+    def with_picture(source, split, **_):
+        return as_source(source, [{"Question": "?", "Answer": "1", "Answer_type": "integer", "Picture": object()}])
+
+    monkeypatch.setattr(rows, "read_source", with_picture)
+    first, second = (rows.read_rows("TIGER-Lab/TheoremQA", "test") for _ in range(2))
+    assert first.digest == second.digest and first.rows[0]["Picture"] == "(object)"
 
 
 def test_the_digest_is_of_the_data():
