@@ -111,6 +111,12 @@ def _report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
+def _compare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("first", metavar="EVAL", help="an evaluation's name or folder")
+    parser.add_argument("second", metavar="EVAL", help="another of the same questions; the difference is its gain")
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
 def _why(parser: argparse.ArgumentParser) -> None:
     _run(parser)
     parser.add_argument("sample", metavar="SAMPLE", help="GROUP.SAMPLE, e.g. 17.3; held-out: hVERSION.QUESTION")
@@ -160,7 +166,8 @@ VERBS = (
     Verb("scale", "change the number of rollout, verify or evaluate tasks", "grhpc.verbs:scale", _scale),
     Verb("stop", "let every role finish what it holds, then end", "grhpc.verbs:stop", _stop),
     Verb("resume", "go on with a stopped or broken run", "grhpc.start:resume", _resume),
-    Verb("report", "the table and picture of a run", "grhpc.report.report:command", _report),
+    Verb("report", "the table and picture of a run or an evaluation", "grhpc.report.report:command", _report),
+    Verb("compare", "is one evaluated model better than another?", "grhpc.report.comparison:command", _compare),
     Verb(
         "evaluate-verifier",
         "measure a verifier against labelled pairs and attacks",

@@ -25,7 +25,7 @@ def compare(first: Evaluation, second: Evaluation) -> dict[str, Any]:
 
     Raises DataError where a question that both have was put differently, or has another right answer.
     """
-    both = [name for name in first.questions if name in second.questions]
+    both = [name for name in first.summary["benchmarks"] if name in first.questions and name in second.questions]
     if not both:
         raise DataError(f"{first.name} and {second.name} have no benchmark in common", "compare others")
     parts = {}

@@ -143,7 +143,8 @@ def average(parts: Iterable[Mapping[str, Any]]) -> Figure:
         return {"benchmarks": 0, **figure(None)}
     values, errors = [part["value"] for part in known], [part["se"] for part in known]
     se = None if None in errors else math.sqrt(math.fsum(e * e for e in errors)) / len(known)
-    interval = combined(values, [tuple(part["interval"]) for part in known])
+    intervals = [(part["interval"][0], part["interval"][1]) for part in known if part["interval"]]
+    interval = combined(values, intervals) if len(intervals) == len(known) else None
     return {"benchmarks": len(known), **figure(math.fsum(values) / len(known), se, interval)}
 
 

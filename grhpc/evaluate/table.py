@@ -16,7 +16,7 @@ def points(share: float | None, digits: int = 1) -> str:
 
 def signed(share: float | None) -> str:
     """A difference of shares as points, with its sign."""
-    return NONE if share is None else f"{100 * share:+.1f}"
+    return NONE if share is None else f"{round(100 * share, 1) + 0.0:+.1f}"
 
 
 def cell(figure: Mapping[str, Any], form: Callable[[float | None], str] = points) -> str:

@@ -101,9 +101,9 @@ def _scores(result: Result) -> list[tuple[str, ...]]:
         rates = tuple(_rate(part[rate]) for rate in RATES)
         length = number(part["tokens_mean"]["value"], 0)
         rows.append((_title(name, part), _asked(part), with_error(part), _interval(part), length, *rates))
-    for name, part in [*result["averages"].items(), ("mean", result["average"])]:
+    for name, part in [*result["averages"].items(), ("all", result["average"])]:
         if part["benchmarks"] > 1:
-            title = f"{_title(name, part)} of {part['benchmarks']}"
+            title = f"{_title(name, part)}, mean of {part['benchmarks']}"
             rows.append((title, "", with_error(part), _interval(part), *("",) * 5))
     return rows
 

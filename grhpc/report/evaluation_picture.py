@@ -43,7 +43,7 @@ def write_png(path: Path, result: dict[str, Any]) -> None:
     figure = Figure(figsize=(12, 2 + 0.42 * len(shown)), layout="constrained")
     model = one_line(str(result["model"] or ""), 80)
     figure.suptitle(_plain(f"{one_line(result['evaluation'], 80)}: {model}"))
-    scores, rates = figure.subplots(1, 2, width_ratios=[2, 1])
+    scores, rates = figure.subplots(1, 2, width_ratios=[2, 1], sharey=True)
     _draw_scores(scores, shown)
     _draw_rates(rates, shown)
     figure.savefig(path, dpi=120)
@@ -65,21 +65,21 @@ def _draw_scores(axes: Any, shown: list[tuple[str, dict[str, Any]]]) -> None:
     axes.set_xlim(0, 100)
     axes.set_xlabel("points")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    _legend(axes)
 
 
 def _draw_rates(axes: Any, shown: list[tuple[str, dict[str, Any]]]) -> None:
-    floor = [0.0] * len(shown)
-    for key, name in RATES.items():
-        shares = [100 * (part[key]["value"] or 0.0) for _, part in shown]
-        axes.barh(range(len(shown)), shares, left=floor, label=name)
-        floor = [a + b for a, b in zip(floor, shares, strict=True)]
-    axes.set_yticks(range(len(shown)), [""] * len(shown))
-    axes.invert_yaxis()
-    axes.set_xlabel("% of the samples (one may be in two)")
-    axes.set_xlim(0, max(1.0, *floor) * 1.05 if floor else 1.0)
-    axes.grid(alpha=0.3, axis="x")
-    axes.legend(fontsize=8)
+    for mark, (key, name) in zip("oxs^", RATES.items(), strict=True):
+        points = [(100 * part[key]["value"], y) for y, (_, part) in enumerate(shown) if part[key]["value"] is not None]
+        axes.plot([x for x, _ in points], [y for _, y in points], mark, markersize=5, alpha=0.7, label=name)
+    axes.set_xlabel("% of the samples")
+    axes.set_xlim(-0.5, max(1.0, axes.get_xlim()[1]))
+    axes.grid(alpha=0.3)
+    _legend(axes)
+
+
+def _legend(axes: Any) -> None:
+    axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
 
 
 def _shown(result: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
