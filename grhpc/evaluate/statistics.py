@@ -15,6 +15,7 @@ from grhpc.records import Score
 
 TOO_LONG = "prompt_too_long"
 UNNAMED = "unnamed"  # the group of a question that names none
+MOST_GROUPS = 30  # of a kind whose harmonic mean is computed unasked: SuperGPQA's 285 subfields would take seconds
 
 
 class Measured(Protocol):
@@ -32,12 +33,13 @@ def summarise(scores: Sequence[Score], benchmark: Measured) -> dict[str, Any]:
     """One benchmark's figures. A sample without a verdict counts as wrong, and in `undecided`."""
     asked = by_question(scores)
     of_kind = {kind: grouped(asked, kind) for kind in benchmark.groups}
+    name, _, kind = benchmark.metric.partition(":")
+    few = {k: groups for k, groups in of_kind.items() if len(groups) <= MOST_GROUPS or (name, kind) == ("harmonic", k)}
     means: dict[str, Any] = {
         "micro": figures.micro(asked),
         "macro": {kind: figures.macro(groups) for kind, groups in of_kind.items()},
-        "harmonic": {kind: figures.harmonic(groups) for kind, groups in of_kind.items()},
+        "harmonic": {kind: figures.harmonic(groups) for kind, groups in few.items()},
     }
-    name, _, kind = benchmark.metric.partition(":")
     counts = sorted({len(question.scores) for question in asked})
     return {
         "questions": len(asked),
