@@ -133,6 +133,8 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
+    every: int = 0  # versions between evaluations on benchmarks, each its own array of tasks; 0: never
+    config: str = ""  # the configuration of those, e.g. configs/eval.yaml
     heldout_every: int = 0  # steps between greedy held-out evaluations by the run's own roles; 0: never
     heldout_prompts: int = 256
     oracle: str = ""  # "tiny": a strict oracle that measures, and never rewards

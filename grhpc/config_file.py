@@ -44,6 +44,17 @@ def load_as(kind: type[Kind], path: Path | str, overrides: typing.Sequence[str] 
     return config
 
 
+def load_any(path: Path | str, overrides: typing.Sequence[str] = ()) -> Settings:
+    """`load` for a file of any kind of run: its sections say which; what fits none is taken for a run of GRPO."""
+    sections = set(read_yaml(Path(path)))
+    for kind in KINDS.values():
+        fields = dataclasses.fields(kind)
+        required = {f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING}
+        if required <= sections <= {f.name for f in fields}:
+            return load_as(kind, path, overrides)
+    return load(path, overrides)
+
+
 def _refuse_other_kind(kind: type[Kind], tree: dict[str, Any], path: Path | str) -> None:
     """Say so where a file, as a whole, is a configuration of another kind of run."""
     sections = {name: {field.name for field in dataclasses.fields(known)} for name, known in KINDS.items()}
@@ -83,11 +94,12 @@ def _grpo_absolute(c: Config) -> Config:
         policy=replace(c.policy, model=_absolute(c.policy.model)),
         verifier=replace(c.verifier, model=_absolute(c.verifier.model), template=_absolute(c.verifier.template)),
         data=replace(c.data, prepared=str(Path(c.data.prepared).absolute())),
+        evaluate=replace(c.evaluate, config=_absolute(c.evaluate.config)),
     )
 
 
 def _absolute(path: str) -> str:
-    return str(Path(path).absolute()) if Path(path).exists() else path
+    return str(Path(path).absolute()) if path and Path(path).exists() else path
 
 
 def dump(config: Any) -> str:
@@ -121,6 +133,8 @@ def _check_grpo(c: Config) -> list[Problem]:
         ("cluster.executor", c.cluster.executor, ("slurm", "local")),
         ("evaluate.oracle", c.evaluate.oracle, ("", "tiny")),
     )
+    if c.evaluate.every and not c.evaluate.config:
+        problems.append(("evaluate.every is set and evaluate.config is not", "name a file, e.g. configs/eval.yaml"))
     return problems + _layout(c) + _divisibility(c) + _contexts(c) + _chat_template(c)
 
 
@@ -165,10 +179,6 @@ def _check_eval(c: EvalConfig) -> list[Problem]:
         problems.append(("benchmarks is empty", "name one at least, e.g. benchmarks: [math500]"))
     if len(set(c.benchmarks)) < len(c.benchmarks):
         problems.append(("benchmarks names one twice", "name each once"))
-    need, held = c.data.max_prompt_tokens + c.sample.max_response_tokens, c.sample.engine.max_model_tokens
-    if held is not None and held < need:
-        what = f"sample.engine.max_model_tokens is {held}, but a prompt and its answer may have {need}"
-        problems.append((what, "raise it, leave it out, or allow fewer tokens"))
     need, held = c.data.max_prompt_tokens + c.sample.max_response_tokens, c.sample.engine.max_model_tokens
     if held is not None and held < need:
         what = f"sample.engine.max_model_tokens is {held}, but a prompt and its answer may have {need}"

@@ -51,6 +51,8 @@ def _place(config: EvalConfig, owner: RunDir | None, args: argparse.Namespace) -
     if owner is not None and owner.kind == "eval":
         raise ConfigError(f"{owner.name} is an evaluation itself", f"its state: python submit.py status {owner.name}")
     if owner is not None and owner.kind == "grpo":
+        if config.run.name == "heldout":
+            raise ConfigError("run.name heldout is that of the run's own held-out answers", "--set run.name=...")
         newest = owner.weights.newest()
         version = args.version if args.version is not None else newest.version if newest else 0
         return owner.evaluation_dir(config.run.name, version), None

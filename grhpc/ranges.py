@@ -33,7 +33,7 @@ PART = Range("more than 0, and at most 1", 0, 1, without_low=True)
 BELOW_1 = Range("at least 0, and less than 1", 0, 1, without_high=True)
 
 _NAMES: dict[Range, str] = {
-    AT_LEAST_0: "seed warmup_steps weight_decay min_lr grad_clip kl_coef entropy_coef clip_high max_staleness "
+    AT_LEAST_0: "every seed warmup_steps weight_decay min_lr grad_clip kl_coef entropy_coef clip_high max_staleness "
     "heldout_every checkpoint_margin_s gpus_per_node signal_s max_retries price_in price_out",
     AT_LEAST_1: "steps groups_per_shard groups_per_step updates_per_step micro_batch_size rows_per_step "
     "max_prompt_tokens max_response_tokens max_input_tokens max_new_tokens max_model_tokens max_tokens max_num_seqs "

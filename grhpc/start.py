@@ -20,10 +20,11 @@ from grhpc import preflight
 from grhpc.cluster import amend, control, launch
 from grhpc.cluster.sbatch import ONE_JOB, script
 from grhpc.config import Config
-from grhpc.config_file import load, load_as, with_absolute_paths
+from grhpc.config_file import dump, load, load_as, with_absolute_paths
 from grhpc.data.prepare import read_manifest, read_prepared
 from grhpc.errors import ClusterError, ConfigError, DataError, GrhpcError, StoreError
 from grhpc.eval_config import EvalConfig
+from grhpc.evaluate import online
 from grhpc.evaluate import prepare as questions
 from grhpc.evaluate.create import put_back
 from grhpc.kinds import Settings, Training
@@ -66,8 +67,26 @@ def _begin(config: Training, args: argparse.Namespace) -> int:
     ensure_prepared(config, args.config, args.overrides)
     if isinstance(config, SftConfig):
         config = with_steps(config)
+    evaluated = _online(config)
     about: dict[str, Any] = {"prepared": _prepared_digest(config), "models": amend.model_digests(config)}
-    return launch_new(RunDir.create(config.run_dir, with_absolute_paths(config), **about), args)
+    absolute = with_absolute_paths(config)
+    run = RunDir.create(config.run_dir, absolute, lambda run: _write_online(run, evaluated), **about)
+    return launch_new(run, args)
+
+
+def _online(config: Settings) -> EvalConfig | None:
+    """How the run's versions are to be evaluated, checked and its questions prepared; None where they are not."""
+    if not isinstance(config, Config) or not config.evaluate.every:
+        return None
+    found = online.load(config)
+    preflight.check(found)
+    ensure_prepared(found, config.evaluate.config, ())
+    return found
+
+
+def _write_online(run: RunDir, evaluated: EvalConfig | None) -> None:
+    if evaluated is not None:
+        write_bytes(run.online_path, dump(evaluated).encode())
 
 
 def check(config: Settings, no_launch: bool) -> None:
@@ -131,6 +150,7 @@ def resume(args: argparse.Namespace) -> int:
         if not args.no_launch:
             launch.require(config)
         about = {} if begun else {"prepared": prepared, "models": amend.model_digests(config)}
+        _write_online(run, _online(config))
         amend.amend(run, config, changes, **about)
         print("\n".join(f"{setting}: {old} -> {new}" for setting, (old, new) in changes.items()))
     if args.no_launch:

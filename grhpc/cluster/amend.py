@@ -36,7 +36,11 @@ MAY_CHANGE = (
     "train.micro_batch_size",  # the same sums in another order
     "train.recompute",
     "train.heldout_every",
+    "sample.engine.",
+    "sample.endpoint.",
     "evaluate.oracle",  # it measures, and never rewards
+    "evaluate.every",
+    "evaluate.config",
 )
 MAY_MOVE = ("policy.model", "verifier.model", "model.model", "data.prepared")
 END_BYTES = 2**20
@@ -90,8 +94,13 @@ def may_change(run: RunDir, settings: Iterable[str]) -> bool:
 
 
 def begun(run: RunDir) -> bool:
-    """Whether the trainer ever came as far as its first weights."""
-    return bool(list_names(run.ledger_dir)) or run.kind == "grpo" and run.weights.newest() is not None
+    """Whether the trainer ever came as far as its first weights; an evaluation has its questions from the beginning."""
+    return (
+        run.kind == "eval"
+        or bool(list_names(run.ledger_dir))
+        or run.kind == "grpo"
+        and run.weights.newest() is not None
+    )
 
 
 def amend(run: RunDir, config: Settings, changes: Changes, **about: Any) -> None:

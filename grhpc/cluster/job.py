@@ -15,6 +15,7 @@ from pathlib import Path
 
 SLURM, LOCAL, NONE = "slurm", "local", "none"
 OF_AN_ALLOCATION = ("SLURM_", "SLURMD_", "SBATCH_", "SRUN_", "SUBMITIT_", "CUDA_VISIBLE_")
+GPUS_BEFORE, NO_LIST = "GRHPC_GPUS", "any"  # what CUDA_VISIBLE_DEVICES was before a local job got its share
 OUR_OWN = ("SLURM_CONF", "SBATCH_ACCOUNT")  # SLURM sets neither in a job; a person may need both
 
 
@@ -92,6 +93,16 @@ def without_allocation(env: Mapping[str, str]) -> dict[str, str]:
     if "SLURM_JOB_ID" not in env and "SLURM_JOBID" not in env:
         return dict(env)
     return {key: value for key, value in env.items() if key in OUR_OWN or not key.startswith(OF_AN_ALLOCATION)}
+
+
+def all_gpus(env: Mapping[str, str]) -> dict[str, str]:
+    """Of a local job's environment: as it was where the job was started, so that GPUs can be dealt out anew."""
+    found = dict(env)
+    if (before := found.pop(GPUS_BEFORE, None)) is not None:
+        found["CUDA_VISIBLE_DEVICES"] = before
+        if before == NO_LIST:
+            del found["CUDA_VISIBLE_DEVICES"]
+    return found
 
 
 def tasks_per_node(text: str) -> list[int]:

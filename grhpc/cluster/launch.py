@@ -43,7 +43,7 @@ def require(config: AnyConfig, tasks: Mapping[str, int] | None = None, root: Pat
     if importlib.util.find_spec("submitit") is None:
         raise ClusterError("submitit is not installed", "pip install submitit, or start without it: start --no-launch")
     if config.cluster.executor != "slurm":
-        local.require_gpus(config, _counts(tasks), (root or config.run_dir).parent)
+        local.require_gpus(config, _counts(tasks), root or config.run_dir)
         return
     for program in ("sbatch", "srun", "scancel"):
         if shutil.which(program) is None:

@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from grhpc.cluster.job import start_ticks
+from grhpc.cluster.job import GPUS_BEFORE, NO_LIST, start_ticks
 from grhpc.cluster.plan import gpus_a_job
 from grhpc.cluster.processes import is_live, kill
 from grhpc.cluster.role import run_role
@@ -51,10 +51,10 @@ def submit(run: RunDir, role: str, count: int) -> list[Submission]:
     return begun
 
 
-def require_gpus(config: AnyConfig, tasks: Mapping[str, int], runs_dir: Path) -> None:
-    """Refuse more jobs than there are free GPUs for; `runs_dir` holds the run and its siblings. Raises ClusterError."""
+def require_gpus(config: AnyConfig, tasks: Mapping[str, int], root: Path) -> None:
+    """Refuse more jobs than there are free GPUs for; `root` is the run's folder. Raises ClusterError."""
     needed = sum(gpus_a_job(role_config(config, role)) * count for role, count in tasks.items())
-    free = _free_gpus(runs_dir) if needed else []
+    free = _free_gpus(root) if needed else []
     if needed > len(free):
         raise ClusterError(
             f"{needed} GPUs are asked for, and {len(free)} are free here{': ' if free else ''}{', '.join(free)}",
@@ -62,9 +62,12 @@ def require_gpus(config: AnyConfig, tasks: Mapping[str, int], runs_dir: Path) ->
         )
 
 
-def _free_gpus(runs_dir: Path) -> list[str]:
+def _free_gpus(root: Path) -> list[str]:
+    """What no live job of this run, its siblings or their evaluations has."""
+    root = root.absolute()
+    runs_dir = root.parents[3] if root.parts[-3:-2] == ("eval",) else root.parent
     taken = set()
-    for jobs_dir in runs_dir.glob("*/jobs"):
+    for jobs_dir in [*runs_dir.glob("*/jobs"), *runs_dir.glob("*/eval/*/*/jobs")]:
         with contextlib.suppress(CorruptFile):  # that run's own verbs say it
             taken |= {str(gpu) for s in read_submissions(jobs_dir) if s.gpus and is_live(s) for gpu in s.gpus}
     return [gpu for gpu in _visible_gpus() if gpu not in taken]
@@ -85,8 +88,11 @@ def _visible_gpus() -> list[str]:
 
 def python_words(role: RoleConfig, gpus: Sequence[str] = ()) -> str:
     """The interpreter of a task as submitit wants it: one shell word after another, the setup lines inside."""
+    before = os.environ.get(GPUS_BEFORE, os.environ.get("CUDA_VISIBLE_DEVICES", NO_LIST))
     seen = f"export CUDA_VISIBLE_DEVICES={shlex.quote(','.join(gpus))}"  # submitit knows numbers only, and no UUIDs
-    script = "\n".join([seen, *setup_lines(role), f'exec {python_command(role)} "$@"'])
+    script = "\n".join(
+        [f"export {GPUS_BEFORE}={shlex.quote(before)}", seen, *setup_lines(role), f'exec {python_command(role)} "$@"']
+    )
     return shlex.join(["bash", "-c", script, "role"])
 
 
@@ -97,8 +103,8 @@ def _submit_here(run: RunDir, config: AnyConfig, role: str, count: int) -> None:
     ranks = asked.nodes * asked.tasks_per_node  # one machine: all ranks on it
     each = gpus_a_job(asked)
     with _dealing() if each else contextlib.nullcontext():
-        require_gpus(config, {role: count}, run.root.parent)
-        free = _free_gpus(run.root.parent) if each else []
+        require_gpus(config, {role: count}, run.root)
+        free = _free_gpus(run.root) if each else []
         for i in range(count):
             gpus = free[i * each : (i + 1) * each]
             executor = submitit.LocalExecutor(run.log_dir(role), python=python_words(asked, gpus))

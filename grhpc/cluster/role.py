@@ -12,6 +12,7 @@ Does not know: what a role does. Invariant: nothing heavy is imported at module 
 Megatron and vLLM spawn import the main module again.
 """
 
+import contextlib
 import ctypes
 import importlib
 import os
@@ -23,12 +24,13 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from grhpc.cluster.job import LOCAL, SLURM, Job, ask_end_s, current, without_allocation
+from grhpc.cluster.job import LOCAL, SLURM, Job, all_gpus, ask_end_s, current, without_allocation
 from grhpc.cluster.rendezvous import meet
 from grhpc.cluster.sbatch import ONE_JOB, role_config
 from grhpc.cluster.submissions import Submission, read_submissions, record
 from grhpc.errors import ClusterError, ConfigError, CorruptFile, DataError, ForeignFile, GaveUp, GrhpcError, Superseded
 from grhpc.lifetime import Lifetime
+from grhpc.store.atomic import list_names
 from grhpc.store.rundir import RunDir
 
 ROLES = {
@@ -41,6 +43,8 @@ ROLES = {
 CRASH, FINAL, AGAIN = 1, 2, 75  # 75 is EX_TEMPFAIL, and what many sites list in slurm.conf's RequeueExit
 _HOPELESS = (ConfigError, DataError, CorruptFile, ForeignFile, Superseded, ClusterError, GaveUp)
 _PR_SET_PDEATHSIG = 1
+ONLINE = "grhpc.evaluate.online"  # a program, as the roles are
+LET_END_S = 120.0
 _SETTING = " (--set section.key=value changes a setting)"
 
 
@@ -80,8 +84,11 @@ def _run(role: str, run: RunDir, job: Job, life: Lifetime) -> int:
     try:
         if run.finished() or run.stop_reason():
             return 0
+        helpers = _helpers(role, run, job)
         _set_place(role, run, job, life)
         find_role(role)(run.path, life)
+        if run.finished():
+            _let_end(helpers)
     except Exception as error:  # the process's outermost frame: whatever went wrong is said once, here
         name = life.job if job.rank == 0 else f"{life.job}-rank{job.rank}"
         problem = error.problem if isinstance(error, GrhpcError) else f"{type(error).__name__}: {error}"
@@ -108,8 +115,6 @@ def _set_place(role: str, run: RunDir, job: Job, life: Lifetime) -> None:
             _take_share_of_devices(job)
         return
     meeting = meet(run.rendezvous_dir, job)
-    if role == "train" and job.rank == 0 and job.kind == SLURM:
-        _refill(run)
     life.end_s = meeting.end_s
     os.environ.update(
         RANK=str(job.rank),
@@ -121,11 +126,26 @@ def _set_place(role: str, run: RunDir, job: Job, life: Lifetime) -> None:
     )
 
 
-def _refill(run: RunDir) -> None:
-    """Bring back the other roles' tasks that ended for want of work while this job waited in SLURM's queue."""
-    ours = run.config().cluster.train.env
-    env = {key: value for key, value in without_allocation(os.environ).items() if key not in ours}
-    subprocess.Popen([sys.executable, "-m", "grhpc.cluster.refill", str(run.path)], env=env)
+def _helpers(role: str, run: RunDir, job: Job) -> list[subprocess.Popen[bytes]]:
+    """What runs beside the trainer's first rank: who brings back the other roles' tasks that ended for want of work
+    while this job waited in SLURM's queue, and who starts evaluations. Those that must end before it does."""
+    if role != "train" or job.rank != 0:
+        return []
+    config = run.config()
+    env = {k: v for k, v in without_allocation(os.environ).items() if k not in config.cluster.train.env}
+    python = [sys.executable, "-m"]
+    if job.kind == SLURM:
+        subprocess.Popen([*python, "grhpc.cluster.refill", str(run.path)], env=env)
+    if not config.evaluate.every or run.online_path.name not in list_names(run.online_path.parent):
+        return []
+    return [subprocess.Popen([*python, ONLINE, str(run.path), f"{job.name}-{os.getpid()}"], env=all_gpus(env))]
+
+
+def _let_end(helpers: list[subprocess.Popen[bytes]]) -> None:
+    """What still has to be started of a finished run: SLURM ends the job, helpers too, with its last task."""
+    for helper in helpers:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            helper.wait(timeout=LET_END_S)
 
 
 def _take_share_of_devices(job: Job) -> None:

@@ -82,7 +82,7 @@ def create(root: Path, config: EvalConfig, model: Model, **about: Any) -> RunDir
         about["weight_digest"] = "" if config.sample.endpoint.url else digest_of_model(config.model.model)
     about["model"], about["extent"] = model.label, extent.as_json()
     about["data"] = {name: parts[name]["data_sha256"] for name in config.benchmarks}
-    about["prepared"] = {name: parts[name]["sha256"] for name in config.benchmarks}
+    about["questions"] = {name: parts[name]["sha256"] for name in config.benchmarks}
     return RunDir.create(root, config, fill, **about)
 
 
@@ -112,7 +112,7 @@ def _refuse_other_questions(run: RunDir, config: EvalConfig, benchmarks: set[str
     prepared = read_prepared(config)
     parts = {} if prepared is None else prepared["benchmarks"]
     for name in sorted(benchmarks):
-        if name not in parts or parts[name]["sha256"] != run.about["prepared"][name]:
+        if name not in parts or parts[name]["sha256"] != run.about["questions"][name]:
             raise DataError(
                 f"questions of {name} are lost, and {config.data.prepared} holds others than it began with",
                 "put the prepared folder back, or evaluate anew under another run.name",

@@ -9,11 +9,13 @@ from typing import Any
 
 from grhpc.report.judging import judging, judging_line
 from grhpc.report.text import duration, number
+from grhpc.store.atomic import list_names
 from grhpc.store.questions import Extent, QuestionShard
 from grhpc.store.rundir import QUEUES, RunDir
 
 RECENT_S = 600.0  # of the events that tell the pace
 STAGES = {"sample": "asked", "grade": "graded"}
+NOT_SUBMITTED = "not submitted yet"
 Event = dict[str, Any]
 
 
@@ -37,6 +39,17 @@ def facts(run: RunDir, events: Sequence[Event], now_s: float) -> dict[str, Any]:
         "queues": {name: {state: len(found) for state, found in of.items()} for name, of in names.items()},
         "judging": judging(events),
     }
+
+
+def of_run(run: RunDir) -> dict[str, str]:
+    """The evaluations of a run of training, by their names on the command line: what has become of them."""
+    found = {}
+    for name, version in run.evaluations():
+        evaluation = RunDir.open(run.evaluation_dir(name, version))
+        submitted = any(file.endswith(".json") for file in list_names(evaluation.jobs_dir))
+        state = "finished" if evaluation.finished() else "started" if submitted else NOT_SUBMITTED
+        found[evaluation.name] = state
+    return found
 
 
 def head(found: Mapping[str, Any]) -> str:

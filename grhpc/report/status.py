@@ -107,6 +107,7 @@ def _grpo(run: RunDir, events: list[dict[str, Any]]) -> Status:
         "version": _newest_version(run),
         "groups": _groups(ledger),
         "queues": {name: run.queue(name).counts() for name in QUEUES[run.kind]},
+        "evaluations": evaluating.of_run(run),
         "judging": judging(events),
     }
 
@@ -129,6 +130,7 @@ def _grpo_lines(found: Status) -> list[str]:
         )
     if found["judging"]:
         text.append(judging_line(found["judging"]))
+    text += [f"evaluation {name}: {state}" for name, state in found["evaluations"].items()]
     return text
 
 
@@ -207,6 +209,9 @@ def _next(found: Status, jobs: list[JobState], run: RunDir, executor: str) -> st
     """The one thing a person would do now."""
     name, state = found["run"], found["state"]
     if state == "finished":
+        left = [name for name, state in found.get("evaluations", {}).items() if state == evaluating.NOT_SUBMITTED]
+        if left:
+            return "; ".join(f"python submit.py resume {evaluation}" for evaluation in left)
         return f"use {found['model']}" if found["kind"] == "sft" else f"python submit.py report {name}"
     if state == "not submitted yet":
         submit = "; ".join(f"sbatch {shlex.quote(script)}" for script in _scripts(run))

@@ -43,6 +43,7 @@ QUEUES: dict[str, dict[str, type[Any]]] = {
 }
 
 _RUN, _CONFIG, _STOP, _FINISHED = "run.json", "config.yaml", "stop.json", "finished.json"
+_AWAITING = 3
 SAMPLES, SUMMARY = "samples.parquet", "summary.json"  # what an evaluation made, wherever it was copied to
 _FOLDERS = (
     *("archive", "batches", "checkpoints", "decisions", "eval/heldout", "events", "jobs", "ledger", "logs"),
@@ -195,6 +196,12 @@ class RunDir:
     def evaluation_dir(self, name: str, version: int) -> Path:
         """Where the evaluation `name` of one weight version stands, a run directory of its own."""
         return self.root / "eval" / name / f"v{version:06d}"
+
+    def awaiting_evaluation(self, every: int) -> set[int]:
+        """The newest few published versions that an evaluation is due of and that none was made of yet: their weights
+        must stay. No more than a few, lest they fill the disk where evaluations cannot be started."""
+        due = {version for version in self.weights.versions() if every and version % every == 0}
+        return set(sorted(due.difference(version for _, version in self.evaluations()))[-_AWAITING:]) if due else due
 
     def evaluations(self) -> list[tuple[str, int]]:
         """Name and version of every evaluation of the run, in order."""

@@ -76,7 +76,8 @@ class Chief(Keeper):
         self._run.weights.commit(
             self._ledger.generation, version, base=self._config.policy.model, extra={"step": version}, expect=files
         )
-        self._run.weights.prune(self._config.store.keep_weights, protect=self._flow.heldout_versions())
+        protect = self._flow.heldout_versions() | self._run.awaiting_evaluation(self._config.evaluate.every)
+        self._run.weights.prune(self._config.store.keep_weights, protect=protect)
         if self._is_heldout_due(version):
             self._flow.request_heldout(version, self._heldout)
         self._flow.admit(version + 1)
