@@ -20,8 +20,9 @@ _WORD = re.compile(r"[A-Za-z][A-Za-z']*|\S")
 _ALONE = re.compile(r"[(\[{<]?\s*([A-Za-z])\s*[)\]}>]?")
 _REPEATED = re.compile(r"\b(?:([A-HJ-Z])\1{2,}|(I)I{4,})\b")  # "DDDDD"; up to IIII is a Roman number
 _BEFORE = r"(?:(?:options?|choices?|answers?|letters?)\s*:?\s*)?"
+_DASH = r"[\u2013\u2014-](?=\s)"
 _LETTER_THEN_TEXT = re.compile(
-    _BEFORE + r"(?:[(\[](?P<closed>[A-Z])[)\]]\s*[.:,=\u2013\u2014-]?|(?P<open>[A-Z])\s*(?:[).:,=]|\s[\u2013\u2014-]))"
+    _BEFORE + rf"(?:[(\[](?P<closed>[A-Z])[)\]]\s*(?:[.:,=]|{_DASH})?|(?P<open>[A-Z])\s*(?:[).:,=]|\s{_DASH}))"
     r"\s*(?P<text>\S.*)",
     re.DOTALL | re.IGNORECASE,
 )
@@ -48,6 +49,7 @@ _FILLERS = frozenset(
     should definitely probably my clearly in box""".split()
 )
 _PRONOUN_BEFORE = frozenset("think believe choose pick select guess would say go am".split())
+_DEEPEST_LAYOUT = 5
 _LONGEST = 2000  # characters: what is longer is no final answer
 
 
@@ -74,16 +76,14 @@ def read_letter(text: str, options: Sequence[str]) -> str | None:
 def _bare(text: str) -> str:
     """Without layout: LaTeX's fonts and signs, Markdown's emphasis, full-width forms."""
     text = unicodedata.normalize("NFKC", text).replace("\u3010", "[").replace("\u3011", "]")
-    before = ""
-    while before != text:
-        before, text = text, _FONT.sub(r" \1 ", text)
-    text = re.sub(r"\*\*|__|`", " ", _CHINESE.sub(" ", plain(text)))
-    return " ".join(text.split()).strip(_EDGES)
+    for _ in range(_DEEPEST_LAYOUT):
+        text = plain(_FONT.sub(r" \1 ", text))
+    return " ".join(re.sub(r"\*\*|__|`", " ", _CHINESE.sub(" ", text)).split()).strip(_EDGES)
 
 
 def _same(option: str, said: str) -> bool:
     option = _bare(option)
-    return bool(option) and (exact(option, said) or option.lower() == said.lower() and len(option) > 3)
+    return bool(option) and exact(option, said)
 
 
 def _one(match: re.Match[str] | None, num_options: int) -> str | None:
