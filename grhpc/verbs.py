@@ -10,16 +10,17 @@ import sys
 from grhpc.cluster import control
 from grhpc.cluster import doctor as cluster_doctor
 from grhpc.cluster import plan as cluster_plan
-from grhpc.config_file import load
+from grhpc.config_file import load_any
 from grhpc.report.find import find_run
+from grhpc.start import PREPARE
 
 
 def doctor(args: argparse.Namespace) -> int:
-    return cluster_doctor.main(load(args.config), args.config) if args.config else cluster_doctor.main()
+    return cluster_doctor.main(load_any(args.config), args.config) if args.config else cluster_doctor.main()
 
 
 def plan(args: argparse.Namespace) -> int:
-    print(cluster_plan.plan(load(args.config, args.overrides)))
+    print(cluster_plan.plan(load_any(args.config, args.overrides)))
     return 0
 
 
@@ -40,8 +41,8 @@ def stop(args: argparse.Namespace) -> int:
 
 
 def prepare(args: argparse.Namespace) -> int:
-    load(args.config, args.overrides)
-    return _child("grhpc.data.prepare", args.config, *(word for o in args.overrides for word in ("--set", o)))
+    module, _ = PREPARE[type(load_any(args.config, args.overrides))]
+    return _child(module, args.config, *(word for o in args.overrides for word in ("--set", o)))
 
 
 def _child(module: str, *words: str) -> int:

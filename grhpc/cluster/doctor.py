@@ -18,8 +18,11 @@ from pathlib import Path
 from grhpc.cluster.launch import max_array_size, unreachable
 from grhpc.cluster.plan import HUB_ID, gpus
 from grhpc.cluster.sacct import missing_conf
-from grhpc.cluster.sbatch import directives, role_config
+from grhpc.cluster.sbatch import ONE_JOB, directives, role_config
 from grhpc.config import Config
+from grhpc.eval_config import EvalConfig
+from grhpc.kinds import Settings
+from grhpc.sft_config import SftConfig
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 PACKAGES = (  # any of the names will do
@@ -45,7 +48,7 @@ class Check:
     remedy: str = ""
 
 
-def main(config: Config | None = None, path: str = "CONFIG") -> int:
+def main(config: Settings | None = None, path: str = "CONFIG") -> int:
     """Print every check; 0, or 2 if one failed. `path` is the configuration's file, for what there is to do."""
     failed = 0
     for check in checks(config, path):
@@ -54,7 +57,7 @@ def main(config: Config | None = None, path: str = "CONFIG") -> int:
     return 2 if failed else 0
 
 
-def checks(config: Config | None = None, path: str = "CONFIG") -> Iterator[Check]:
+def checks(config: Settings | None = None, path: str = "CONFIG") -> Iterator[Check]:
     """Every check; with a configuration also whether this place can run it."""
     yield _python()
     yield from _packages()
@@ -174,10 +177,18 @@ def _slurm(required: bool) -> Iterator[Check]:
         yield Check(OK, "sacct answers")
 
 
-def _inputs(config: Config, path: str) -> Iterator[Check]:
-    models = [("policy", config.policy.model)]
-    models += [("verifier", config.verifier.model)] if config.verify.asks_a_model else []
-    for name, model in models:
+def _models(config: Settings) -> dict[str, str]:
+    """The models that the tasks will load, by their section."""
+    if isinstance(config, SftConfig):
+        return {"model": config.model.model}
+    found = {"policy": config.policy.model} if isinstance(config, Config) else {"model": config.model.model}
+    return found | ({"verifier": config.verifier.model} if config.verify.asks_a_model else {})
+
+
+def _inputs(config: Settings, path: str) -> Iterator[Check]:
+    for name, model in _models(config).items():
+        if not model:  # the command line will name it, or a server has it
+            continue
         if (Path(model) / "config.json").is_file():
             yield Check(OK, f"{name} {model}")
         elif HUB_ID.fullmatch(model) and not Path(model).parent.is_dir():
@@ -190,13 +201,14 @@ def _inputs(config: Config, path: str) -> Iterator[Check]:
             yield Check(FAIL, f"{name}: no model in {model}", f"give a model's folder or Hub id in {name}.model")
     if (Path(config.data.prepared) / "manifest.json").is_file():
         yield Check(OK, f"data prepared in {config.data.prepared}")
-    elif config.data.source:
-        yield Check(WARN, f"data not prepared yet, from {config.data.source}", f"python submit.py prepare {path}")
+    elif isinstance(config, EvalConfig) or config.data.source:
+        origin = "" if isinstance(config, EvalConfig) else f", from {config.data.source}"
+        yield Check(WARN, f"data not prepared yet{origin}", f"python submit.py prepare {path}")
     else:
         yield Check(FAIL, f"no prepared data in {config.data.prepared}, and no data.source", "name a dataset there")
 
 
-def _asked(config: Config, path: str) -> Iterator[Check]:
+def _asked(config: Settings, path: str) -> Iterator[Check]:
     """Each role's request, put to SLURM without submitting; GPUs on this machine for the local executor."""
     if config.cluster.executor == "local":
         wanted = sum(gpus(config, role) for role in config.roles)
@@ -209,7 +221,7 @@ def _asked(config: Config, path: str) -> Iterator[Check]:
         return
     for role in config.roles:
         asked = role_config(config, role)
-        options = directives(f"{config.run.name}-{role}", "doctor", asked, 1 if role == "train" else asked.tasks)
+        options = directives(f"{config.run.name}-{role}", "doctor", asked, 1 if role in ONE_JOB else asked.tasks)
         code, text = _run("sbatch", "--test-only", *options, "--wrap", "true")
         if code:
             yield Check(FAIL, f"SLURM refuses the {role} job: {text}", f"mend cluster.{role} in {path}")

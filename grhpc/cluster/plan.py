@@ -11,24 +11,73 @@ from grhpc.cluster import footprint
 from grhpc.cluster.footprint import Shape, human
 from grhpc.cluster.sbatch import ONE_JOB, directives, python_command, role_config, setup_lines
 from grhpc.config import AnyConfig, Config, EngineConfig, RoleConfig
+from grhpc.eval_config import EvalConfig
+from grhpc.kinds import Settings, Training
+from grhpc.sft_config import SftConfig
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
-def plan(config: Config) -> str:
+def plan(config: Settings) -> str:
     """The plan as text for people."""
-    policy, verifier = read_shape(config.policy.model), read_shape(config.verifier.model)
-    lines = [f"run {config.run.name} in {config.run_dir}, executor {config.cluster.executor}", ""]
-    lines += [*_jobs(config), *_layout(config), *_length(config)]
+    lines = [f"run {config.run.name} in {config.run_dir}, executor {config.cluster.executor}", "", *_jobs(config)]
+    if isinstance(config, SftConfig):
+        return "\n".join(lines + _sft(config))
+    return "\n".join(lines + (_eval(config) if isinstance(config, EvalConfig) else _grpo(config)))
+
+
+def _grpo(config: Config) -> list[str]:
+    policy, lines = read_shape(config.policy.model), [*_layout(config), *_length(config)]
     if policy is None:
-        lines += [_unknown("trainer and rollout memory, disk", config.policy.model, "policy.model")]
+        return [
+            *lines,
+            _unknown("trainer and rollout memory, disk", config.policy.model, "policy.model"),
+            *_judge(config, "verify"),
+        ]
+    lines += [_training(config, config.policy.dtype, policy)]
+    lines += [_engine("rollout", config.policy.dtype, config.rollout.engine, policy), *_judge(config, "verify")]
+    versions, kept = config.store.keep_weights + 1, config.train.checkpoint_keep + 1  # one more while it is written
+    weights = versions * footprint.weights_bytes(policy, config.policy.dtype)
+    checkpoints = kept * footprint.checkpoint_bytes(policy, config.policy.dtype)
+    return [
+        *lines,
+        f"disk: {human(weights)} for {versions} weight versions, {human(checkpoints)} for {kept} checkpoints",
+    ]
+
+
+def _sft(config: SftConfig) -> list[str]:
+    model, train = read_shape(config.model.model), config.train
+    length = f"{train.steps} steps" if train.steps else f"{train.epochs:g} epochs; `sft` counts their steps"
+    lines = [*_layout(config), f"length: {length}, each {train.rows_per_step} rows of {config.data.max_tokens} tokens"]
+    if model is None:
+        return [*lines, _unknown("trainer memory, disk", config.model.model, "model.model")]
+    kept = train.checkpoint_keep + 1
+    checkpoints = kept * footprint.checkpoint_bytes(model, config.model.dtype)
+    weights = footprint.weights_bytes(model, config.model.dtype)
+    disk = f"disk: {human(weights)} for the model, {human(checkpoints)} for {kept} checkpoints"
+    return [*lines, _training(config, config.model.dtype, model), disk]
+
+
+def _eval(config: EvalConfig) -> list[str]:
+    lines = [f"benchmarks: {', '.join(config.benchmarks)}"]
+    if config.sample.endpoint.url:
+        lines.append(f"the model answers at {config.sample.endpoint.url}")
+    elif model := read_shape(config.model.model):
+        lines.append(_engine("model", config.model.dtype, config.sample.engine, model))
     else:
-        lines += [*_training(config, policy), _engine("rollout", config.policy.dtype, config.rollout.engine, policy)]
-    if config.verify.asks_a_model and verifier is None:
-        lines += [_unknown("verify memory", config.verifier.model, "verifier.model")]
-    elif config.verify.asks_a_model and verifier is not None:
-        lines += [_engine("verify", config.verifier.dtype, config.verify.engine, verifier)]
-    return "\n".join([*lines, *(_disk(config, policy) if policy else [])])
+        lines.append("the model's memory: unknown: `evaluate` names the model")
+    return lines + _judge(config, "judge")
+
+
+def _judge(config: Config | EvalConfig, name: str) -> list[str]:
+    if not config.verify.asks_a_model:
+        return []
+    if config.verifier.endpoint.url:
+        return [f"the judge answers at {config.verifier.endpoint.url}"]
+    shape = read_shape(config.verifier.model)
+    if shape is None:
+        return [_unknown(f"{name} memory", config.verifier.model, "verifier.model")]
+    return [_engine(name, config.verifier.dtype, config.verify.engine, shape)]
 
 
 def model_file(model: str) -> Path | None:
@@ -73,16 +122,16 @@ def gpus_a_job(asked: RoleConfig) -> int:
     return on_a_node * asked.nodes
 
 
-def _jobs(config: Config) -> list[str]:
+def _jobs(config: AnyConfig) -> list[str]:
     lines = []
     for role in config.roles:
-        asked = role_config(config, role)
-        tasks = 1 if role == "train" else asked.tasks
+        asked, is_one = role_config(config, role), role in ONE_JOB
+        tasks = 1 if is_one else asked.tasks
         ranks = asked.nodes * asked.tasks_per_node
-        what = f"one job of {ranks} ranks" if role == "train" else f"{tasks} tasks"
-        on = f"on {asked.nodes} nodes" if role == "train" else f"each on {asked.nodes} nodes"
+        what = f"one job of {ranks} ranks" if is_one else f"{tasks} tasks"
+        on = f"on {asked.nodes} nodes" if is_one else f"each on {asked.nodes} nodes"
         if asked.nodes == 1:  # whether tasks share a node is SLURM's choice
-            on = "on 1 node" if role == "train" else "each within one node"
+            on = "on 1 node" if is_one else "each within one node"
         lines.append(f"{role}: {what}, {on}, {gpus(config, role)} GPUs")
         if config.cluster.executor == "slurm":
             lines += [f"  #SBATCH {d}" for d in directives(f"{config.run.name}-{role}", "RUN_ID", asked, tasks)]
@@ -90,7 +139,7 @@ def _jobs(config: Config) -> list[str]:
     return [*lines, f"GPUs in all: {sum(gpus(config, role) for role in config.roles)}"]
 
 
-def _layout(config: Config) -> list[str]:
+def _layout(config: Training) -> list[str]:
     asked, train = config.cluster.train, config.train
     world = asked.nodes * asked.tasks_per_node
     data = world // (train.tensor_parallel * train.pipeline_parallel)
@@ -121,16 +170,14 @@ def _num_prompts(config: Config) -> int:
         return 0
 
 
-def _training(config: Config, shape: Shape) -> list[str]:
+def _training(config: Training, dtype: str, shape: Shape) -> str:
     train, world = config.train, config.cluster.train.nodes * config.cluster.train.tasks_per_node
     data = world // (train.tensor_parallel * train.pipeline_parallel)
-    a_rank = footprint.trainer_bytes_a_rank(
-        shape, config.policy.dtype, train.tensor_parallel, train.pipeline_parallel, data
-    )
-    return [
+    a_rank = footprint.trainer_bytes_a_rank(shape, dtype, train.tensor_parallel, train.pipeline_parallel, data)
+    return (
         f"trainer memory: {human(a_rank)} a rank for weights, gradients, optimizer of {shape.parameters / 1e6:.1f} M "
         "parameters; activations come on top"
-    ]
+    )
 
 
 def _engine(role: str, dtype: str, engine: EngineConfig, shape: Shape) -> str:
@@ -140,10 +187,3 @@ def _engine(role: str, dtype: str, engine: EngineConfig, shape: Shape) -> str:
     if engine.kv_cache_mb:
         text += f", so {engine.kv_cache_mb * 2**20 // a_token} tokens in {engine.kv_cache_mb} MiB"
     return text
-
-
-def _disk(config: Config, shape: Shape) -> list[str]:
-    versions, kept = config.store.keep_weights + 1, config.train.checkpoint_keep + 1  # one more while it is written
-    weights = versions * footprint.weights_bytes(shape, config.policy.dtype)
-    checkpoints = kept * footprint.checkpoint_bytes(shape, config.policy.dtype)
-    return [f"disk: {human(weights)} for {versions} weight versions, {human(checkpoints)} for {kept} checkpoints"]

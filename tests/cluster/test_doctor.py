@@ -8,6 +8,7 @@ import pytest
 
 from grhpc.cluster import doctor
 from grhpc.config import ClusterConfig, RoleConfig
+from grhpc.config_file import load_any
 from tests.cluster.conftest import new_run
 from tests.cluster.lab import Lab
 from tests.cluster.test_sacct import put_on_path
@@ -125,3 +126,10 @@ def test_a_slurm_that_is_not_reachable_is_one_failure_and_blames_no_section(tmp_
     ]
     assert "SLURM_CONF" in said and "cluster." not in said and not calls.exists()
     assert "warn  policy org/model: not checked" in said and "submit.py prepare configs/mine.yaml" in said
+
+
+def test_a_run_of_another_kind_is_looked_at_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tuning = lines(load_any("configs/tiny-verifier.yaml", [f"data.prepared={tmp_path}"]))
+    assert any("model grhpc/data/tiny_models/policy" in what for what in tuning[doctor.OK])
+    evaluation = lines(load_any("configs/eval-tiny.yaml", [f"data.prepared={tmp_path}"]))
+    assert "data not prepared yet" in evaluation[doctor.WARN] and not evaluation.get(doctor.FAIL)

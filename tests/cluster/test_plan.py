@@ -20,6 +20,7 @@ from grhpc.config import (
     TrainConfig,
     VerifierConfig,
 )
+from grhpc.config_file import load_any
 
 # Qwen2.5-7B, from its config.json; its card says 7.61 B parameters.
 QWEN_7B = {
@@ -112,3 +113,28 @@ def test_a_model_of_the_hub_is_read_from_its_cache_and_else_missed_once(
     (folder / "refs").mkdir()
     (folder / "refs" / "main").write_text("abc")
     assert "rollout memory: 14.2 GiB weights a GPU" in plan(config)
+
+
+@pytest.mark.parametrize("path", sorted(Path("configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_configuration_has_a_plan_whatever_kind_of_run_it_is(path: Path) -> None:
+    config = load_any(path)
+    told = plan(config)
+    for role in config.roles:
+        assert f"\n{role}: " in told
+    if "train" in config.roles or "sft" in config.roles:
+        assert "\ntrainer: " in told
+
+
+def test_a_run_of_fine_tuning_counts_its_one_job_its_model_and_its_checkpoints() -> None:
+    told = plan(load_any("configs/tiny-verifier.yaml"))
+    assert "sft: one job of 1 ranks" in told and "length: 2 epochs" in told
+    assert "4.6 MiB for the model, 54.8 MiB for 3 checkpoints" in told
+
+
+def test_an_evaluation_names_its_benchmarks_its_model_and_its_judge() -> None:
+    model = "grhpc/data/tiny_models/policy"
+    judge = ["verify.mode=generative", f"verifier.model={model}"]
+    told = plan(load_any("configs/eval-tiny.yaml", [f"model.model={model}", *judge]))
+    assert (
+        "benchmarks: tiny" in told and "model memory: 4.6 MiB weights" in told and "judge memory: 2.3 MiB" in told
+    )  # in bfloat16
