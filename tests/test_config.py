@@ -9,6 +9,8 @@ import pytest
 from grhpc.config import Config
 from grhpc.config_file import check, dump, load, load_as
 from grhpc.errors import ConfigError
+from grhpc.eval_config import EvalConfig
+from grhpc.evaluate.benchmarks import load_benchmarks
 from grhpc.ranges import RANGES, SFT_RANGES
 from grhpc.sft_config import SftConfig
 from grhpc.strict import build
@@ -22,6 +24,7 @@ data: {prepared: d}
 train: {steps: 3}
 """
 SFT = ("verifier-1.5b", "tiny-verifier")
+EVAL = ("eval", "eval-tiny")
 SFT_MINIMAL = """
 run: {name: t}
 model: {model: p}
@@ -49,7 +52,9 @@ def write(tmp_path):
     return make
 
 
-def kind_of(path: Path) -> type[Config] | type[SftConfig]:
+def kind_of(path: Path) -> type[Config] | type[SftConfig] | type[EvalConfig]:
+    if path.stem in EVAL:
+        return EvalConfig
     return SftConfig if path.stem in SFT else Config
 
 
@@ -57,6 +62,43 @@ def kind_of(path: Path) -> type[Config] | type[SftConfig]:
 def test_every_shipped_config_loads_and_survives_a_round_trip(path, write):
     config = load_as(kind_of(path), path)
     assert load_as(kind_of(path), write(dump(config))) == config
+
+
+def test_the_papers_evaluation():
+    config = load_as(EvalConfig, Path(__file__).parent.parent / "configs" / "eval.yaml")
+    entries = load_benchmarks(config)
+    assert len(entries) == 12 and config.sample.max_response_tokens == 8192 and config.sample.few_shot == 0
+    assert {n: (e.samples, e.temperature) for n, e in entries.items() if e.samples > 1 or e.temperature} == {
+        "aime24": (32, 1.0),
+        "aime25": (32, 1.0),
+    }
+    assert not config.sample.engine.extra, "no prefix cache: the bytes of a shard depend on the shard alone"
+
+
+@pytest.mark.parametrize(
+    ("setting", "problem", "remedy"),
+    [
+        ("benchmarks=[]", "benchmarks is empty", "name one"),
+        ("benchmarks=[tiny, tiny]", "benchmarks names one twice", "each once"),
+        (
+            "sample.engine.max_model_tokens=100",
+            "max_model_tokens is 100, but a prompt and its answer may have 112",
+            "raise",
+        ),
+        ("verify.mode=generative", "asks a judge, and there is none", "set verifier.model"),
+        ("sample.questions_per_shard=0", "questions_per_shard is 0", "at least 1"),
+        ("run.name=a/b", "run.name is 'a/b'", "letters"),
+    ],
+)
+def test_what_an_evaluation_may_not_be(setting, problem, remedy):
+    with pytest.raises(ConfigError) as caught:
+        load_as(EvalConfig, Path(__file__).parent.parent / "configs" / "eval-tiny.yaml", [setting])
+    assert problem in caught.value.problem and remedy in caught.value.remedy
+
+
+def test_evaluations_of_a_run_need_a_configuration(write):
+    with pytest.raises(ConfigError, match=r"evaluate\.every is set and evaluate\.config is not"):
+        load(write(MINIMAL + "evaluate: {every: 5}\n"))
 
 
 def test_a_verifier_of_ones_own():

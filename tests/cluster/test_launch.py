@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from grhpc.cluster import launch, role
-from grhpc.cluster.job import without_allocation
+from grhpc.cluster.job import SLURM, Job, without_allocation
 from grhpc.errors import ClusterError
 from tests.cluster.conftest import new_run, stub
 
@@ -66,11 +66,11 @@ def test_the_trainers_refill_inherits_nothing_of_its_allocation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = new_run(tmp_path, "slurm", train=stub("train"))
-    given = []
+    given: list[dict[str, str]] = []
     monkeypatch.setattr(role.subprocess, "Popen", lambda words, env: given.append(env))
     for key, value in (OF_THE_ALLOCATION | OUR_OWN | {"STUB": "x", "STUBBORN": "kept"}).items():
         monkeypatch.setenv(key, value)
-    role._refill(run)
+    assert role._helpers("train", run, Job(SLURM, "7", "7-0")) == []
     (env,) = given
     assert not OF_THE_ALLOCATION.keys() & env.keys() and env.items() >= OUR_OWN.items()
     assert "STUB" not in env and env["STUBBORN"] == "kept"  # what only the trainer's settings put there goes
