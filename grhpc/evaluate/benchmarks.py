@@ -159,6 +159,8 @@ def _check_numbers(where: str, entry: Benchmark) -> None:
         )
     if entry.samples > 1 and entry.temperature == 0:
         raise ConfigError(f"{where}: {entry.samples} samples at temperature 0 are all the same", "raise temperature")
+    if entry.few_shot and any(set(e) != {"question", "solution"} for e in entry.few_shot.examples):
+        raise ConfigError(f"{where}.few_shot.examples has one that is not whole", "give each a question and a solution")
     if too_many := [k for k in entry.pass_at if not 1 <= k <= entry.samples]:
         raise ConfigError(f"{where}.pass_at {too_many[0]} of {entry.samples} samples", "ask for as many samples")
 

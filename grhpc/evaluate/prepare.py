@@ -125,7 +125,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         config = load_as(EvalConfig, args.config, args.overrides)
-        done = "already prepared" if read_prepared(config) is not None else "prepared"
+        done = "prepared" if read_prepared(config) is None else "already prepared"
+        if done == "prepared":
+            print(f"preparing {', '.join(config.benchmarks)} ...", flush=True)
         manifest = prepare(config)
     except GrhpcError as error:
         print(f"error: {error.problem}\n  do: {error.remedy}", file=sys.stderr)

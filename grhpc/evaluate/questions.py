@@ -30,9 +30,9 @@ def read_questions(name: str, benchmark: Benchmark, config: EvalConfig) -> tuple
     rows = [row for row in source.rows if _wanted(row, benchmark.where)]
     if not rows:
         raise DataError(f"{name}: no row of {source.name} is as `where` says", "mend the entry, or name other data")
-    orders = _orders(benchmark, len(rows))
     if config.data.limit is not None:
         rows = rows[: config.data.limit]
+    orders = _orders(benchmark.shuffle_seed, [len(reader.options(row)) for row in rows])
     examples = _examples(name, benchmark, config.sample.few_shot)
     asked = [reader.question(index, row, orders[index], examples) for index, row in enumerate(rows)]
     items = Counter(question.item for question in asked)
@@ -84,6 +84,12 @@ class _Reader:
             num_samples=entry.samples,
         )
 
+    def options(self, row: Row) -> list[str]:
+        """A row's options as they stand in it."""
+        if self._entry.options_from:
+            return [as_text(look_up(row, column)) for column in self._entry.options_from]
+        return as_options(self._value(row, "options"))
+
     def worked(self, row: Row) -> tuple[dict[str, str], tuple[str, str]]:
         """A row's groups, and the example that it makes."""
         options, gold = self._options_and_gold(row, None)
@@ -91,21 +97,15 @@ class _Reader:
         return groups, (listed(self._text(row, "question"), options), _solution(self._text(row, "solution"), gold))
 
     def _options_and_gold(self, row: Row, order: list[int] | None) -> tuple[list[str], str]:
-        entry = self._entry
-        if entry.options_from:
-            options = [as_text(look_up(row, column)) for column in entry.options_from]
-        else:
-            options = as_options(self._value(row, "options")) if "options" in self._columns else []
-        if (entry.options_from or "options" in self._columns) and (len(options) < 2 or not all(options)):
-            raise DataError("fewer than two options, or an empty one", "mend the data, or the entry's `fields`")
+        entry, options = self._entry, self.options(row)
+        if (entry.options_from or "options" in self._columns) and len(options) < 2:
+            raise DataError("fewer than two options", "mend the data, or the entry's `fields`")
         if entry.gold == "first_option":
             gold, right = "A", 0
         else:
             gold = read_gold(entry.gold, self._value(row, "gold"), len(options))
             right = LETTERS.find(gold) if options else -1
         if order is not None:
-            if len(order) != len(options):
-                raise DataError(f"{len(options)} options, where the first row has {len(order)}", "mend the data")
             options = [options[at] for at in order]
             gold = LETTERS[order.index(right)]
         return options, gold
@@ -126,13 +126,12 @@ def _wanted(row: Row, where: Mapping[str, str]) -> bool:
     return all(as_text(look_up(row, column)) == value for column, value in where.items())
 
 
-def _orders(benchmark: Benchmark, num_rows: int) -> list[list[int] | None]:
+def _orders(seed: int | None, nums_options: list[int]) -> list[list[int] | None]:
     """The options' order in each row, drawn for one row after the other as simple-evals does for GPQA."""
-    if benchmark.shuffle_seed is None:
-        return [None] * num_rows
-    num_options = len(benchmark.options_from)
-    rng = random.Random(benchmark.shuffle_seed)
-    return [rng.sample(range(num_options), num_options) for _ in range(num_rows)]
+    if seed is None:
+        return [None] * len(nums_options)
+    rng = random.Random(seed)
+    return [rng.sample(range(num), num) for num in nums_options]
 
 
 def _examples(name: str, benchmark: Benchmark, num: int) -> Examples:

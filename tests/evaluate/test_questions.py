@@ -87,6 +87,14 @@ def test_what_olympiadbench_says_of_an_answer_is_kept():
     assert second.question == "A shop sells two sorts of tea.\n\nGive its share of green tea in %, to one decimal."
 
 
+def test_options_of_one_column_can_be_permuted_too_and_the_answer_follows(tmp_path):
+    rows = [{"q": f"{i}?", "a": "B", "o": [f"{i} wrong", f"{i} right", *["other"] * (i % 3)]} for i in range(20)]
+    fields = {"question": "q", "gold": "a", "options": "o"}
+    asked = own(rows, tmp_path, entry={"fields": fields, "gold": "letter", "prompt": "choice", "shuffle_seed": 1})
+    assert all(q.options["ABCD".index(q.gold)] == f"{q.index} right" for q in asked)
+    assert len({q.gold for q in asked}) > 1
+
+
 def test_a_folder_of_tasks_names_them_and_the_mini_file_has_none():
     assert [json.loads(q.groups)["task"] for q in questions("bbeh")] == ["bbeh_colours", "bbeh_sums", "bbeh_sums"]
     mini = questions("bbeh", sources={"bbeh": str(FIXTURES / "bbeh_mini.json")})
@@ -163,7 +171,7 @@ def test_a_category_without_an_example_is_refused(tmp_path):
         ([{"q": "1+1?", "a": "first\nsecond"}], {"gold": "boxed"}, "row 1: a solution without a box"),
         ([{"q": "?", "a": "C", "o": ["x", "y"]}], {"gold": "letter"}, "the right answer is 'C', of 2 options"),
         ([{"q": "?", "a": 2, "o": ["x", "y"]}], {"gold": "index"}, "the right answer is 'C', of 2 options"),
-        ([{"q": "?", "a": "A", "o": ["x"]}], {"gold": "letter"}, "row 1: fewer than two options"),
+        ([{"q": "?", "a": "A", "o": ["x"]}], {"gold": "letter"}, "own: row 1: fewer than two options"),
         ([{"q": "?", "a": "A"}], {"where": {"a": "B"}}, "no row of"),
         ([{"q": "?", "a": "A"}], {"options_from": ["c", "d"], "gold": "first_option"}, "no column 'c' of options_from"),
         ([], {}, "has no rows"),
