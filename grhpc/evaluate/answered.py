@@ -5,6 +5,7 @@ Does not know: who made them, how they are compared. Invariant: the samples are 
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def _questions(path: Path) -> dict[str, dict[str, Answered]]:
 
 
 def _answered(rows: list[dict[str, Any]]) -> Answered:
-    first, scores = rows[0], [row["score"] for row in rows]
-    put = json.dumps([first["question"], first["prompt"], list(first["options"]), first["gold"]])
+    first, scores = rows[0], [math.nan if row["score"] is None else float(row["score"]) for row in rows]
+    put = json.dumps([first[key] for key in ("question", "prompt", "options", "gold")])
     asked = Asked(first["item"], tuple(known(score) for score in scores), read_groups(first["groups"]))
-    return Answered(asked, hashlib.sha256(put.encode()).hexdigest(), any(score != score for score in scores))
+    return Answered(asked, hashlib.sha256(put.encode()).hexdigest(), any(map(math.isnan, scores)))

@@ -1,6 +1,6 @@
 """How often the evaluation's 95 % intervals hold a truth that is known, by simulation; no timing.
 
-    python tests/bench/bench_intervals.py [--trials 2000]
+    python tests/bench/bench_intervals.py [--trials 3000]
 
 `normal` and `bootstrap` stand beside for comparison: value +- 1.96 standard errors, and the percentiles of 500
 resamplings of the questions within their groups. Prints one JSON object.
@@ -99,10 +99,10 @@ CASES: dict[str, tuple[Trial, int]] = {
         over_groups("macro", [0.1 + 0.002 * g for g in range(285)], [1 + g % 12 for g in range(285)]),
         4,
     ),
-    "harmonic over 23 tasks of 200, GR-like": (over_groups("harmonic", GR_ON_BBEH, [200] * 23), 4),
-    "harmonic over 23 tasks of 200, o3-like": (over_groups("harmonic", O3_LIKE, [200] * 23), 4),
-    "harmonic over 23 tasks of 20, GR-like": (over_groups("harmonic", GR_ON_BBEH, [20] * 23), 4),
-    "harmonic over 23 tasks of 20, o3-like": (over_groups("harmonic", O3_LIKE, [20] * 23), 4),
+    "harmonic over 23 tasks of 200, GR-like": (over_groups("harmonic", GR_ON_BBEH, [200] * 23), 10),
+    "harmonic over 23 tasks of 200, o3-like": (over_groups("harmonic", O3_LIKE, [200] * 23), 10),
+    "harmonic over 23 tasks of 20, GR-like": (over_groups("harmonic", GR_ON_BBEH, [20] * 23), 10),
+    "harmonic over 23 tasks of 20, o3-like": (over_groups("harmonic", O3_LIKE, [20] * 23), 10),
     "paired, 500 questions, 8 % against 12 %": (paired(0.08, 0.12, 500), 1),
     "paired, 60 questions, equal models": (paired(0.1, 0.1, 60), 1),
 }
@@ -110,7 +110,7 @@ CASES: dict[str, tuple[Trial, int]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--trials", type=int, default=2000)
+    parser.add_argument("--trials", type=int, default=3000)
     trials, found = parser.parse_args().trials, {}
     for name, (trial, cost) in CASES.items():
         generator, num = random.Random(name), max(1, trials // cost)

@@ -190,6 +190,17 @@ def test_samples_of_another_table_are_refused(two):
         read_evaluation(two[0], "first")
 
 
+def test_a_table_that_another_program_wrote_is_read(two):
+    """Which has no NaN but null."""
+    path = two[0] / "samples.parquet"
+    table = pq.read_table(path)
+    scores = [None if score else 0 for score in table["score"].to_pylist()]
+    pq.write_table(table.set_column(table.schema.get_field_index("score"), "score", [scores]), path)
+    summary = json.loads((two[0] / "summary.json").read_text()) | {"samples_sha256": describe(path)["sha256"]}
+    (two[0] / "summary.json").write_text(json.dumps(summary))
+    assert compare(*read(*two))["benchmarks"]["tiny"]["undecided"] == 5
+
+
 def test_the_verb(two, tmp_path, capsys):
     first, second = two
     assert main(["compare", str(first), str(second)]) == 0
