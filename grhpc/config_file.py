@@ -79,13 +79,25 @@ def _sft_absolute(c: SftConfig) -> SftConfig:
 
 
 def _eval_absolute(c: EvalConfig) -> EvalConfig:
-    sources = {name: _absolute(source) for name, source in c.data.sources.items()}
+    sources = {name: _absolute_source(source) for name, source in c.data.sources.items()}
+    entries = {
+        name: entry | {"source": _absolute_source(str(entry["source"]))}
+        if isinstance(entry, dict) and "source" in entry
+        else entry
+        for name, entry in c.entries.items()
+    }
     return replace(
         c,
         model=replace(c.model, model=_absolute(c.model.model)),
         verifier=replace(c.verifier, model=_absolute(c.verifier.model), template=_absolute(c.verifier.template)),
         data=replace(c.data, prepared=str(Path(c.data.prepared).absolute()), sources=sources),
+        entries=entries,
     )
+
+
+def _absolute_source(source: str) -> str:
+    """Also of a pattern of files."""
+    return str(Path(source).absolute()) if "*" in source else _absolute(source)
 
 
 def _grpo_absolute(c: Config) -> Config:

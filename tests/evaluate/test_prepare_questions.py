@@ -63,10 +63,18 @@ def test_settings_that_no_question_shows_do_not_matter(settings, tmp_path):
     assert read_prepared(evaluation("math500", prepared=tmp_path, **settings)) == manifest
 
 
-def test_a_task_that_starts_elsewhere_finds_the_same(tmp_path, monkeypatch):
+@pytest.mark.parametrize("source", ["own.jsonl", "data/*.jsonl", "data"])
+@pytest.mark.parametrize("by", ["sources", "entries"])
+def test_a_task_that_starts_elsewhere_finds_the_same(source, by, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "own.jsonl").write_text('{"problem": "1+1?", "answer": "2"}\n')
-    config = evaluation("math500", sources={"math500": "own.jsonl"})
+    (tmp_path / "data").mkdir()
+    for name in ("own.jsonl", "data/own.jsonl"):
+        (tmp_path / name).write_text('{"problem": "1+1?", "answer": "2"}\n')
+    if by == "sources":
+        config = evaluation("math500", sources={"math500": source})
+    else:
+        own = {"source": source, "fields": {"question": "problem", "gold": "answer"}, "scorer": "math"}
+        config = evaluation("own", entries={"own": own})
     manifest = prepare(config)
     resolved = with_absolute_paths(config)
     monkeypatch.chdir("/")
