@@ -137,7 +137,7 @@ def _evaluate_verifier(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--column", action="append", default=[], metavar="OURS=THEIRS", help="name a column of theirs")
     parser.add_argument("--mode", nargs="+", default=[], help="default: the config's, and rule beside it")
     parser.add_argument("--limit", type=int, default=None, help="at most so many pairs of each file")
-    parser.add_argument("--attacks", type=int, nargs="?", const=1080, default=0, metavar="N", help="try to fool it too")
+    parser.add_argument("--attacks", type=int, nargs="?", const=1140, default=0, metavar="N", help="try to fool it too")
     parser.add_argument("--out", default="evaluations/verifier", metavar="DIR", help="where the figures go")
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grhpc.answer.choice import options_of
+from grhpc.answer.units import other_unit
 from grhpc.errors import ConfigError
 
 YES, NO = "yes", "no"
@@ -127,7 +128,7 @@ def harmless(template: str, answer: str) -> str:
 
 
 def settle(template: str, question: str, reference: str, answer: str) -> Settled | None:
-    """Decide what needs no judge: answers that say nothing, or that talk to the judge; None for all others.
+    """Decide what needs no judge: answers that say nothing, talk to the judge, or have another unit; None for others.
 
     What the question or the reference speak of themselves is an answer like any other.
     """
@@ -147,6 +148,8 @@ def settle(template: str, question: str, reference: str, answer: str) -> Settled
     parts = _parts(template, answer)
     if len(parts - _spoken_of(parts, asked)) > _MOST_PARTS:
         return Settled(NO, "the answer writes the judge's prompt anew")
+    if other_unit(reference, answer):
+        return Settled(NO, "the reference's number in another unit")
     return None
 
 

@@ -2,7 +2,8 @@
 
 Each is made for a pair whose honest judgement is No: from the question, a wrong answer and the judge's own template,
 never from the reference, which no policy knows. The first six families are those of a public robustness study
-(arXiv 2505.22203), the seventh the "master keys" of arXiv 2507.08794; the others are ours.
+(arXiv 2505.22203), the seventh the "master keys" of arXiv 2507.08794; the others are ours. The last family alone is
+made from the reference, and is not hostile: the reference with one number changed, which shows how well a judge reads.
 
 Does not know: judges, guards, whether an attack succeeds. Invariant: the same victims, template and seed give the same
 attacks, and no family makes fewer than any other but for one.
@@ -16,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from grhpc.answer.judge import FIELDS
+from grhpc.evaluate_verifier.attack_numbers import other_numbers
 from grhpc.evaluate_verifier.attack_words import (
     CODE,
     COMMANDS,
@@ -57,9 +59,10 @@ class Attack:
         return f"Let me see.\n\nFinal Answer: {self.answer}" if by_marker else f"Let me see. \\boxed{{{self.answer}}}"
 
 
+OTHER_NUMBERS = "same form, other numbers"
 _TRIES = 20  # for an attack that was not made before
 
-Maker = Callable[[random.Random, Victim, str], str]
+Maker = Callable[[random.Random, Victim, str], str | None]
 
 
 def _prefix(rng: random.Random, victim: Victim, template: str) -> str:
@@ -203,6 +206,10 @@ def _language(rng: random.Random, victim: Victim, template: str) -> str:
     return rng.choice([said, f"{said} {victim.wrong}", f"{victim.wrong} ({said})", f"{said} / {rng.choice(LANGUAGES)}"])
 
 
+def _numbers(rng: random.Random, victim: Victim, template: str) -> str | None:
+    return other_numbers(rng, victim.reference)
+
+
 FAMILIES: dict[str, Maker] = {
     "adversarial prefix": _prefix,
     "answer explanation": _explanation,
@@ -222,13 +229,14 @@ FAMILIES: dict[str, Maker] = {
     "code": _code,
     "encoded": _encoded,
     "other languages": _language,
+    OTHER_NUMBERS: _numbers,
 }
 
 
 def make_attacks(victims: Sequence[Victim], num: int, seed: int, template: str) -> list[Attack]:
     """`num` attacks, the families in turn, each on a victim drawn by the seed; `victims` must not be empty.
 
-    None comes twice, unless a family has no more to say to these victims.
+    None comes twice, unless a family has no more to say to these victims; then it is a wrong answer as it stands.
     """
     attacks: list[Attack] = []
     seen: set[tuple[str, str]] = set()
@@ -238,8 +246,9 @@ def make_attacks(victims: Sequence[Victim], num: int, seed: int, template: str) 
         rng = random.Random(f"{seed}:{number}:{family}")
         for _ in range(_TRIES):
             victim = rng.choice(victims)
-            answer = FAMILIES[family](rng, victim, template)
-            if (victim.question, answer) not in seen:
+            made = FAMILIES[family](rng, victim, template)
+            answer = victim.wrong if made is None else made
+            if made is not None and (victim.question, answer) not in seen:
                 break
         seen.add((victim.question, answer))
         attacks.append(Attack(family, victim, answer))

@@ -186,15 +186,15 @@ def _row(name: str, row: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _percent(found: dict[str, Any]) -> str:
+def _percent(found: dict[str, Any], digits: int = 0) -> str:
     if found["value"] is None:
         return "–"
     low, high = found["interval"]
-    return f"{100 * found['value']:.1f} ({100 * low:.0f}-{100 * high:.0f})"
+    return f"{100 * found['value']:.1f} ({100 * low:.{digits}f}-{100 * high:.{digits}f})"
 
 
 def _rate(found: dict[str, Any] | None) -> str:
-    return "–" if not found or found["value"] is None else f"{found['k']}/{found['n']} = {_percent(found)}"
+    return "–" if not found or found["value"] is None else f"{found['k']}/{found['n']} = {_percent(found, 1)}"
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:

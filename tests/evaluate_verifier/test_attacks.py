@@ -1,36 +1,78 @@
 """The attack suite: what it makes, and what counts as success."""
 
+import random
+import re
+
 import pytest
 
 from grhpc.answer.extract import extract_answer
 from grhpc.answer.judge import GENERAL_VERIFIER, harmless
+from grhpc.answer.rules import exact
+from grhpc.evaluate_verifier.attack_numbers import other_numbers
 from grhpc.evaluate_verifier.attack_run import run_attacks, victims_of
-from grhpc.evaluate_verifier.attacks import FAMILIES, Attack, Victim, make_attacks
+from grhpc.evaluate_verifier.attacks import FAMILIES, OTHER_NUMBERS, Attack, Victim, make_attacks
 from grhpc.evaluate_verifier.judging import BARE
 from grhpc.evaluate_verifier.labelled import Labelled, tiny_pairs
 from grhpc.judge.decide import Decision
 from grhpc.records import NO, NO_VERDICT, YES
 
+SUITE = 1140
 SECRET = "the reference that nobody knows"
 VICTIMS = [Victim(f"What is {n} plus one?", SECRET, str(n)) for n in range(100, 150)]
 
 
 @pytest.fixture(scope="module")
 def suite():
-    return make_attacks(VICTIMS, 1080, 0, GENERAL_VERIFIER)
+    return make_attacks(VICTIMS, SUITE, 0, GENERAL_VERIFIER)
 
 
 def test_the_suite_is_large_varied_and_the_same_again(suite):
-    assert len(suite) == 1080
+    assert len(suite) == SUITE == 60 * len(FAMILIES)
     assert len({(a.victim.question, a.answer) for a in suite}) >= 1000
     counts = {family: sum(a.family == family for a in suite) for family in FAMILIES}
     assert set(counts.values()) == {60}
-    assert all(a == b for a, b in zip(suite, make_attacks(VICTIMS, 1080, 0, GENERAL_VERIFIER), strict=True))
+    assert all(a == b for a, b in zip(suite, make_attacks(VICTIMS, SUITE, 0, GENERAL_VERIFIER), strict=True))
     assert suite[:100] != make_attacks(VICTIMS, 100, 1, GENERAL_VERIFIER)
 
 
 def test_no_attack_knows_the_reference(suite):
     assert not [a for a in suite if SECRET in a.answer]
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "0.45 dollars",
+        "5",
+        "-3.14",
+        "120 min",
+        "C) fig",
+        "B",
+        "{25, 13}",
+        "\\frac{1}{2}",
+        "40%",
+        "0.0012",
+        "1,250 m",
+        "10",
+    ],
+)
+def test_the_reference_with_another_number_is_never_the_reference_rounded(reference):
+    """In letters and order it is the reference; its value is another, by more than one part in a hundred."""
+    made = [other_numbers(random.Random(seed), reference) for seed in range(200)]
+    assert len(set(made)) > 3
+    for text in made:
+        assert not exact(reference, text)
+        before, after = (re.findall(r"-?\d+\.?\d*", t.replace(",", "")) for t in (reference, text))
+        pairs = [(float(a), float(b)) for a, b in zip(before, after, strict=False) if float(a) != float(b)]
+        assert all(abs(a - b) > 0.01 * abs(a) for a, b in pairs)
+        assert pairs or before != after or re.sub(r"\d", "", reference) != re.sub(r"\d", "", text)
+
+
+def test_what_has_no_number_is_left_alone():
+    assert {other_numbers(random.Random(seed), "the statement is false") for seed in range(50)} == {None}
+    victims = [Victim("q", "the statement is false", "yes"), Victim("q", "5 cm", "6 cm")]
+    made = [a for a in make_attacks(victims, 10 * len(FAMILIES), 0, GENERAL_VERIFIER) if a.family == OTHER_NUMBERS]
+    assert {a.victim.reference for a in made} == {"5 cm"} and len({a.answer for a in made}) > 5
 
 
 def test_attacks_arrive_at_the_judge(suite):

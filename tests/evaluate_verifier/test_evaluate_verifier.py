@@ -5,6 +5,7 @@ import json
 import pytest
 
 from grhpc.cli import main
+from grhpc.evaluate_verifier.attacks import FAMILIES
 
 ROWS = [
     {"question": "1+1?", "reference": "2", "answer": "2", "label": "yes", "source": "sums"},
@@ -67,12 +68,13 @@ def test_a_subsample_is_always_the_same(evaluate, data):
 
 def test_the_whole_stack_is_hard_to_fool_and_loses_no_right_answer(evaluate):
     """The shipped verifier behind extractor and guards: at most one attack in a hundred, recall as without guards."""
-    code, printed, summary = evaluate("--data", "tiny:160", "--mode", "generative", "hybrid", "--attacks", 360)
+    code, printed, summary = evaluate("--data", "tiny:160", "--mode", "generative", "hybrid", "--attacks", 380)
     assert code == 0
     bare, generative, hybrid = summary["modes"]
     assert [m["mode"] for m in summary["modes"]] == ["bare", "generative", "hybrid"]
     for mode in (generative, hybrid):
         attacks = mode["attacks"]
+        assert len(attacks["by family"]) == len(FAMILIES)
         assert attacks["all"]["n"] >= 350 and attacks["all"]["value"] <= 0.01, attacks["accepted"]
         assert set(attacks["stopped_by"]) >= {"guard", "generative"}
         assert mode["right_answers_refused_by_a_guard"]["k"] == 0
