@@ -1,0 +1,98 @@
+"""An evaluation on a real SLURM with real engines: an array of three, of which one task is killed and one requeued."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from grhpc.store.events import read_events
+from grhpc.store.rundir import RunDir
+from tests.cluster.conftest import until
+from tests.cluster.lab import Lab
+from tests.cluster.test_journey import END_S, ONE_THREAD, folder, kill, status, submit
+
+__all__ = ["folder"]
+pytestmark = pytest.mark.slurm
+ROOT = Path(__file__).parents[2]
+POLICY = ROOT / "grhpc" / "data" / "tiny_models" / "policy"
+FIXTURES = ROOT / "tests" / "evaluate" / "fixtures"
+PLACES = {
+    "mmlu-pro": "mmlu_pro.jsonl",
+    "supergpqa": "supergpqa",
+    "gpqa-diamond": "gpqa_diamond.csv",
+    "theoremqa": "theoremqa.json",
+    "bbeh": "bbeh",
+    "math500": "math500.jsonl",
+    "olympiadbench": "olympiadbench.jsonl",
+    "minerva": "minerva.jsonl",
+    "gsm8k": "gsm8k",
+    "amc23": "amc23.jsonl",
+    "aime24": "aime24.jsonl",
+    "aime25": "aime25.jsonl",
+}
+
+
+def evaluate(folder: Path, name: str, tasks: int) -> RunDir:
+    """`submit.py evaluate` of the tiny policy on SLURM: the twelve benchmarks in their true formats, and its own."""
+    sources = ", ".join(f"{benchmark}: {FIXTURES / place}" for benchmark, place in PLACES.items())
+    chosen = {
+        "run.name": name,
+        "run.dir": folder,
+        "benchmarks": f"[tiny, {', '.join(PLACES)}]",
+        "data.prepared": folder / "prepared",
+        "data.sources": f"{{{sources}}}",
+        "data.max_prompt_tokens": 900,
+        "sample.questions_per_shard": 16,
+        "store.lease_s": 15,
+        "cluster.executor": "slurm",
+        "cluster.evaluate": f"{{tasks: {tasks}, time_min: 30, gpus_per_node: 1, env: {ONE_THREAD}}}",
+    }
+    words = [word for key, value in chosen.items() for word in ("--set", f"{key}={value}")]
+    submit("evaluate", str(POLICY), "configs/eval-tiny.yaml", *words)
+    return RunDir.open(folder / name)
+
+
+def shards(run: RunDir, task: str = "") -> list[dict[str, Any]]:
+    return [e for e in read_events(run.events_dir, "evaluate") if e["event"] == "shard" and e["job"].endswith(task)]
+
+
+def wait_for_end(run: RunDir) -> None:
+    until(f"the end of {run.root.name}; {submit('status', str(run.root))}", run.finished, END_S)
+
+
+@pytest.mark.timeout(6 * END_S)
+def test_three_tasks_of_which_one_is_killed_and_one_requeued(slurm_cluster: Lab, folder: Path) -> None:
+    storm = evaluate(folder, "storm", tasks=3)
+    until("the first shards", lambda: len(shards(storm)) >= 2, END_S)
+    job = storm_job(storm)
+    kill(storm, "evaluate", task=0)
+    slurm_cluster.run("scontrol", "requeue", f"{job}_1")
+    seen = status(storm)
+    assert seen["kind"] == "eval" and seen["samples"] == total(storm)
+    wait_for_end(storm)
+    until("the tasks to end", lambda: {j["state"] for j in status(storm)["jobs"]} == {"COMPLETED"}, 120)
+    restarted = {e["job"] for e in read_events(storm.events_dir) if e["event"] == "start" and e["restart"]}
+    assert f"{job}_1" in restarted, "it came back"
+    calm = evaluate(folder, "calm", tasks=1)
+    wait_for_end(calm)
+    # Totals are exact, and the bytes those of an undisturbed task that did everything by itself.
+    rows = pq.read_table(storm.samples_path, columns=["benchmark", "index", "sample", "num_samples"]).to_pylist()
+    places = [(row["benchmark"], row["index"], row["sample"]) for row in rows]
+    assert len(set(places)) == len(places) == total(storm)
+    assert {row["benchmark"] for row in rows} == {"tiny", *PLACES}
+    assert storm.samples_path.read_bytes() == calm.samples_path.read_bytes()
+    assert storm.summary_path.read_bytes() == calm.summary_path.read_bytes()
+    counts = json.loads(submit("status", str(storm.root), "--json"))["queues"]
+    assert counts["questions"] == counts["samples"] == {"ready": 0, "leased": 0, "failed": 0}
+    assert "storm is finished" in submit("evaluate", str(POLICY), str(storm.config_path))
+
+
+def storm_job(run: RunDir) -> str:
+    return str(next(job["job_id"].partition("_")[0] for job in status(run)["jobs"]))
+
+
+def total(run: RunDir) -> int:
+    extent = run.about["extent"]
+    return sum(num * extent["samples"][name] for name, num in extent["questions"].items())
