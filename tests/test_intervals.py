@@ -46,7 +46,14 @@ def test_p_of_student(t, df, p):
 
 @pytest.mark.parametrize(
     ("first", "second", "p"),
-    [(0, 0, 1.0), (0, 5, 0.0625), (3, 10, 0.09228515625), (7, 7, 1.0), (40, 61, 0.04604406693), (1, 16, 0.0002746582031)],
+    [
+        (0, 0, 1.0),
+        (0, 5, 0.0625),
+        (3, 10, 0.09228515625),
+        (7, 7, 1.0),
+        (40, 61, 0.04604406693),
+        (1, 16, 2.746582031e-4),
+    ],
 )
 def test_exact_p_of_a_fair_coin_is_that_of_mcnemar(first, second, p):
     assert binomial_p(first, first + second) == pytest.approx(p, rel=1e-8)
