@@ -5,12 +5,12 @@
 
 The first form judges answers that all differ, so that nothing is reused: with the shipped verifier, whose reasons have
 some 14 tokens, or with a random model that writes `--tokens` of them, as a real verifier does; its text then counts as
-a yes. Every side runs in
-a process of its own, one at a time, round after round, start-up left out: `bare` gives each shard's prompts to
-`LLM.generate`, `task` is the role's own main over a run directory, from delivered shard to delivered shard,
-`transformers` calls `generate` for one pair after the other. No question is asked a second time, on any side. `cpu` is
-verdicts a second of the process's CPU time; `generating` is the share of the task's time that passes inside the engine,
-which a busy machine distorts less. Ratios are medians over the rounds.
+a yes. Every side runs in a process of its own, one at a time, round after round, start-up left out: `bare` gives each
+shard's prompts to `LLM.generate`, `task` is the role's own main over a run directory, from delivered shard to delivered
+shard, `transformers` calls `generate` for one pair after the other, `paired` has task and bare take turns in one
+process, shard by shard, which others' load distorts least. No question is asked a second time, on any side. `cpu` is
+verdicts a second of the process's CPU time; `generating` is the share of the task's time that passes inside the engine.
+Ratios are medians over the rounds.
 
 The second form simulates groups whose answers are distributed as `STATED` says, with a judge that costs nothing.
 """
@@ -27,13 +27,12 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parents[1] / "verify"))
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
 VERIFIER = Path(__file__).parents[2] / "grhpc" / "data" / "tiny_models" / "verifier"
 INPUT = 256
@@ -74,7 +73,8 @@ def prompts(rows: list[Any]) -> list[str]:
     return [render(template, row.question, row.answer, extract_answer(row.response) or "") for row in rows]
 
 
-def run_bare(args: argparse.Namespace) -> dict[str, float]:
+def bare_vllm(args: argparse.Namespace) -> Callable[[list[str]], int]:
+    """A function: prompts -> how many were answered, by `LLM.generate`."""
     from vllm import LLM, SamplingParams
 
     llm = LLM(
@@ -86,12 +86,16 @@ def run_bare(args: argparse.Namespace) -> dict[str, float]:
         enforce_eager=True,
         enable_chunked_prefill=False,
     )
-    warm, *asked = [prompts(rows) for rows in shards(args, extra=1)]
     settings = SamplingParams(temperature=0.0, max_tokens=most(args))
-    llm.generate(warm, settings, use_tqdm=False)
+    return lambda shard: len(llm.generate(shard, settings, use_tqdm=False))
+
+
+def run_bare(args: argparse.Namespace) -> dict[str, float]:
+    generate = bare_vllm(args)
+    *asked, warm = [prompts(rows) for rows in shards(args, extra=1)]
+    generate(warm)
     begun = now()
-    done = sum(len(llm.generate(shard, settings, use_tqdm=False)) for shard in asked)
-    return rates(done, begun, now())
+    return rates(sum(map(generate, asked)), begun, now())
 
 
 def run_transformers(args: argparse.Namespace) -> dict[str, float]:
@@ -114,7 +118,31 @@ def run_transformers(args: argparse.Namespace) -> dict[str, float]:
     return rates(len(asked) - 4, begun, now())
 
 
-def run_task(args: argparse.Namespace) -> dict[str, float]:
+def run_paired(args: argparse.Namespace) -> dict[str, float]:
+    """How many times as fast as bare vLLM the task is, in one process: a shard by the one, the same by the other, and
+    so on, each with an engine of its own. The median over the shards, which another's load distorts least."""
+    generate = bare_vllm(args)
+    *asked, warm = [prompts(rows) for rows in shards(args, extra=1)]
+    generate(warm)
+    waiting, begun, ratios = iter(asked), now(), list[tuple[float, ...]]()
+
+    def then_bare(done: int, ended: tuple[float, float]) -> None:
+        nonlocal begun
+        if done:  # not the one that warms up
+            between = now()
+            assert generate(next(waiting)) == done
+            after = now()
+            ratios.append(tuple((after[i] - between[i]) / (ended[i] - begun[i]) for i in range(2)))
+        begun = now()
+
+    run_task(args, then_bare)
+    return {clock: statistics.median(ratio[i] for ratio in ratios) for i, clock in enumerate(("wall", "cpu"))}
+
+
+def run_task(
+    args: argparse.Namespace, each: Callable[[int, tuple[float, float]], None] = lambda done, ended: None
+) -> dict[str, float]:
+    """`each` is called after each shard: how many verdicts (0: of the shard that warms up), and when it was done."""
     from grhpc.engine.host import EngineHost
     from grhpc.lifetime import Lifetime
     from grhpc.store.events import EventLog
@@ -137,6 +165,7 @@ def run_task(args: argparse.Namespace) -> dict[str, float]:
         if event == "shard":
             assert fields["asked"] == fields["rollouts"], "something was reused"
             delivered.append((fields["rollouts"], now()))
+            each(fields["rollouts"] if len(delivered) > 1 else 0, delivered[-1][1])
 
     EventLog.emit, EngineHost.generate = emit_and_note, generate_and_note
     main(make_run(args).path, Lifetime(job="bench"))
@@ -188,15 +217,16 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     random_model(args.work / "model", 0, context=1024)
     rounds = []
     for number in range(args.rounds):
-        sides = ("bare", "task", "transformers")
+        sides = ("bare", "task", "transformers", "paired")
         rounds.append({side: run_side(side, args) for side in (sides if number % 2 == 0 else sides[::-1])})
     told: dict[str, Any] = {"load": os.getloadavg()[0], "pairs": args.shards * args.groups * args.size}
     told["generating"] = round(statistics.median(r["task"]["generating"] for r in rounds), 4)
     for clock in ("wall", "cpu"):
-        told[clock] = {side: [round(r[side][clock], 1) for r in rounds] for side in rounds[0]}
+        told[clock] = {side: [round(r[side][clock], 1) for r in rounds] for side in rounds[0] if side != "paired"}
         for other in ("bare", "transformers"):
             ratio = statistics.median(r["task"][clock] / r[other][clock] for r in rounds)
             told[clock][f"task over {other}"] = round(ratio, 3)
+        told[clock]["task over bare, shard by shard"] = [round(r["paired"][clock], 3) for r in rounds]
     return told
 
 
@@ -225,15 +255,17 @@ def questions_as_stated() -> dict[str, Any]:
     from grhpc.config import VerifierConfig
     from grhpc.judge.decide import Pair
     from grhpc.judge.generative import GenerativeDecider
-    from grhpc.judge.judge import Reply
+    from grhpc.judge.judge import Heard, Reply
 
     class Free:
         identity, running = "free", True
 
         def start(self) -> None: ...
 
-        def ask(self, prompts: list[str], attempt: int, should_stop: object) -> list[Reply]:
-            return [Reply("Final Decision: No", True) for _ in prompts]
+        def ask(self, prompts: list[str], attempt: int, should_stop: object, heard: Heard) -> list[Reply]:
+            replies = [Reply("Final Decision: No", True) for _ in prompts]
+            heard(dict(zip(prompts, replies, strict=True)))
+            return replies
 
         def usage(self) -> dict[str, float]:
             return {}
@@ -277,7 +309,7 @@ def main() -> None:
     for name, default in (("shards", 6), ("groups", 16), ("size", 8), ("calls", 64), ("rounds", 3), ("tokens", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--asked", nargs="?", const="", metavar="RUN")
-    parser.add_argument("--side", choices=("bare", "task", "transformers"))
+    parser.add_argument("--side", choices=("bare", "task", "transformers", "paired"))
     parser.add_argument("--work", type=Path)
     args = parser.parse_args()
     quiet = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "TORCH_COMPILE_DISABLE": "1"}
@@ -287,7 +319,7 @@ def main() -> None:
         print(json.dumps(questions_as_stated() | ({"run": questions_in(Path(args.asked))} if args.asked else {})))
         return
     if args.side:
-        sides = {"bare": run_bare, "task": run_task, "transformers": run_transformers}
+        sides = {"bare": run_bare, "task": run_task, "transformers": run_transformers, "paired": run_paired}
         print(json.dumps(sides[args.side](args)))
         return
     with tempfile.TemporaryDirectory() as work:

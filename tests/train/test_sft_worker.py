@@ -18,9 +18,12 @@ from sft_cases import lesson_config, make_run, write_lessons
 
 from grhpc.answer.judge import load_template
 from grhpc.config import Config
+from grhpc.config_file import load_as, with_absolute_paths
 from grhpc.data.tiny import MODELS_DIR
 from grhpc.errors import ConfigError, DataError
 from grhpc.lifetime import Lifetime
+from grhpc.sft_config import SftConfig
+from grhpc.start import with_steps
 from grhpc.store.events import read_events
 from grhpc.store.ledger import read_ledger
 from grhpc.store.rundir import RunDir
@@ -193,6 +196,33 @@ def test_the_template_beside_the_model_is_the_one_it_was_taught_with(
     other = RunDir.create(tmp_path / "other", run.settings())
     with pytest.raises(DataError, match="is not the one that the examples were made with"):
         sft_worker.main(other.root, Lifetime(job="second"))
+
+
+def test_the_shipped_recipe_runs_with_a_smaller_model(root: Path, tmp_path: Path) -> None:
+    """Every key of configs/verifier-1.5b.yaml, bfloat16 among them; only what must be smaller here is."""
+    smaller = {
+        "model.model": MODELS_DIR / "verifier",
+        "data.source": write_lessons(tmp_path / "lessons.jsonl", 24),
+        "data.prepared": tmp_path / "prepared",
+        "data.max_tokens": 1024,
+        "data.heldout_share": 0.2,
+        "train.rows_per_step": 2,
+        "train.checkpoint_margin_s": 0,
+        "cluster.executor": "local",
+        "cluster.train.tasks_per_node": 1,
+        "cluster.train.gpus_per_node": 0,
+    }
+    config = load_as(
+        SftConfig, root / "configs" / "verifier-1.5b.yaml", [f"{key}={value}" for key, value in smaller.items()]
+    )
+    manifest = prepare(config)
+    run = RunDir.create(tmp_path / "run", with_steps(with_absolute_paths(config)))
+    sft_worker.main(run.root, Lifetime(job="recipe"))
+    assert manifest["dropped"] == {} and sum(manifest["examples"].values()) == 24
+    assert (run.finished() or {})["step"] == run.settings().train.steps >= 4
+    losses = [e["loss"] for e in read_events(run.events_dir, "sft") if e["event"] == "heldout"]
+    assert len(losses) == 2 and all(0 < loss < 10 for loss in losses)
+    assert (run.model_dir / "template.txt").read_text() == load_template("general-verifier")
 
 
 class LongSteps:
