@@ -47,6 +47,7 @@ _LAYOUT = {"left", "right", "text", "mathrm", "mathbf", "displaystyle"}
 _OPERATIONS = {"frac", "sqrt", "cdot", "times", "div"}
 _SIGNS = "+-*/^%=<>!?|&"
 _NUMBER = re.compile(r"-?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+|\d+/\d+|\\[dt]?frac\{-?\d+\}\{\d+\})")
+_DIVIDED = re.compile(r"/|frac")
 _LIST = re.compile(r",(?!\d{3}(?!\d))|[(\[{][^()\[\]{}]*,|;|\\\\")
 # Where math-verify compares what was not meant as one number ("1914-1918"), or rounds the difference away ("10^{-19}").
 _UNSURE = re.compile(
@@ -79,20 +80,21 @@ def _normalised(text: str) -> str:
 
 def maths_can_tell(question: str, reference: str, answer: str) -> bool:
     """Whether a yes of math-verify can be believed: only of two equal numbers, or of two expressions with the same
-    letters, words, units, signs and operations; no lists, and nothing that the question itself says. Powers of ten,
-    small decimals, and sums of bare numbers (which may be ranges and dates) need the same numbers on both sides.
+    letters, words, units, signs and operations; no lists, and nothing but a number that the question itself says.
+    Powers of ten, small decimals, and sums of bare numbers (maybe ranges, dates) need the same numbers on both sides.
 
     It compares to six decimals only, whatever the size: 1.6e-19 is 9.1e-31 to it. It reads words and units as nothing
     ("5 cm" is "5 m" to it, "5" is "5 or anything"), or as products of their letters ("net" is "ten"), of "6 = 5" the
     right side only, and the unsolved question as its own answer ("2 + 2" is "4").
     """
     reference, answer = (_THOUSANDS.sub(",", text) for text in (reference, answer))
-    said = ["".join(plain(text).split()) for text in (question, answer)]
-    if said[1] in said[0] or any(_LIST.search(text) or not _closed(text) for text in (reference, answer)):
-        return False
+    told = plain(answer).replace(" ", "") in plain(question).replace(" ", "")
     numbers = [_NUMBER.fullmatch(text.strip("$ ")) for text in (reference, answer)]
     if numbers[0] and numbers[1]:
-        return _value(numbers[0][0]) == _value(numbers[1][0])
+        values = [_value(number[0]) for number in numbers if number]
+        return values[0] is not None and values[0] == values[1] and not (told and _DIVIDED.search(answer))
+    if told or any(_LIST.search(text) or not _closed(text) for text in (reference, answer)):
+        return False
     if any(_UNSURE.search(text) for text in (reference, answer)):
         given, wanted = (Counter(_DIGITS.findall(text)) for text in (answer, reference))
         if given != wanted:

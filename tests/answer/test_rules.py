@@ -178,3 +178,18 @@ def test_a_yes_is_believed_of_equal_numbers_and_of_expressions_alike(reference, 
 @pytest.mark.parametrize("answer", [r"3,\!251", r"3,\!25", r"3,\! 250", r"3{,}2500", r"(3,\!250)", r"3,\!250,\!0"])
 def test_only_thousands_separators_are_read_away(answer):
     assert not maths_can_tell("q?", "3250", answer)
+
+
+@pytest.mark.parametrize(
+    ("question", "reference", "answer", "sure"),
+    [
+        ("Is it 1 or 2?", "1.0", "1", True),
+        ("What is 11 times 1?", "11.0", "11", True),
+        ("What is 2 + 2?", "4", "2 + 2", False),
+        ("Reduce 6/4", "3/2", "6/4", False),
+        ("Reduce \\frac{6}{4}", "1.5", "\\frac{6}{4}", False),
+        ("q?", "1/0", "2/0", False),
+    ],
+)
+def test_only_a_number_may_stand_in_the_question(question, reference, answer, sure):
+    assert maths_can_tell(question, reference, answer) is sure

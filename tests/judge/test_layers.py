@@ -62,7 +62,7 @@ def test_each_layer_settles_what_it_is_sure_of_and_the_judge_the_rest(hybrid_of)
 @pytest.mark.parametrize(
     ("question", "reference", "answer"),
     [
-        ("q", "5 cm", "5 m"),
+        ("q", "5 plums", "5 pears"),
         ("q", "5", "5 \\text{ or anything}"),
         ("q", "2", "2\\text{ (or 3)}"),
         ("q", "5", "6=5"),
