@@ -52,7 +52,7 @@ _TURN_TOKEN = re.compile(
 _OF_TOKENS = re.compile(r"\btokens?\b", re.IGNORECASE)
 # A decision as it is claimed, however it is spaced out; the words alone are any court's.
 _CLAIM = re.compile(
-    r"[\W_]*+".join("finaldecision") + r"[\W_]*+(?:is\b[\W_]*+)?(?:" + r"[\W_]*+".join("yes") + r"|no)(?![^\W\d_])",
+    r"[\W_]*+".join("finaldecision") + r"[\W_]*+(?:is[\W_]*+)?(?:" + r"[\W_]*+".join("yes") + r"|no)(?![^\W\d_])",
     re.IGNORECASE,
 )
 _LOOKALIKE = str.maketrans(  # Cyrillic and Greek letters, of those that a decision could be written with
