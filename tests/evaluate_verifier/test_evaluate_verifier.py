@@ -57,6 +57,19 @@ def test_rules_against_labels(evaluate, data, tmp_path):
     assert (tmp_path / "out" / "table.txt").read_text().strip() in printed.out
 
 
+def test_answers_to_one_question_make_it_no_surer(evaluate, tmp_path):
+    """Two questions, ten answers each, one question always right: the interval is that of hardly more than two."""
+    path = tmp_path / "many.jsonl"
+    rows = [{"question": q, "reference": "2", "answer": q, "label": "yes"} for q in ("2", "3") for _ in range(10)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, printed, summary = evaluate("--data", path, "--mode", "exact")
+    found = summary["modes"][0]["all"]
+    assert code == 0 and (found["pairs"], found["questions"]) == (20, 2)
+    assert found["recall"]["value"] == 0.5 and found["recall"]["effective"] == 1.0
+    assert found["recall"]["interval"][0] < 0.1 and found["recall"]["interval"][1] > 0.9
+    assert "answers to one question are not independent" in printed.out.splitlines()[1]
+
+
 def test_a_subsample_is_always_the_same(evaluate, data):
     first = evaluate("--data", data, "--mode", "exact", "--limit", 2)[2]
     again = evaluate("--data", data, "--mode", "exact", "--limit", 2)[2]
