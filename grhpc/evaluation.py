@@ -5,6 +5,7 @@ refused is refused before anything is made.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from grhpc import preflight, start
@@ -21,6 +22,10 @@ from grhpc.store.rundir import RunDir
 def evaluate(args: argparse.Namespace) -> int:
     """Measure a run's published version, or a model, by a configuration of benchmarks; show the table when done."""
     config = load_as(EvalConfig, args.config, args.overrides)
+    if config.sample.endpoint.url:
+        config = replace(
+            config, sample=replace(config.sample, endpoint=replace(config.sample.endpoint, model=args.model))
+        )
     owner = None if config.sample.endpoint.url else _owner(args.model)
     root, model = _place(config, owner, args)
     if start.is_run(root):
@@ -59,7 +64,8 @@ def _place(config: EvalConfig, owner: RunDir | None, args: argparse.Namespace) -
     if args.version is not None:
         raise ConfigError("--version is of a run of GRPO", f"{args.model} has none: leave it out")
     if owner is None:
-        return config.run_dir, model_of(args.model)
+        named = Model(args.model, args.model)
+        return config.run_dir, named if config.sample.endpoint.url else model_of(args.model)
     if not owner.model_dir.is_dir():
         raise DataError(f"{owner.name} has not made its model yet", f"python submit.py status {owner.name}")
     return config.run_dir, Model(str(owner.model_dir), owner.name)

@@ -45,6 +45,15 @@ def tokenizer_dir(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def vllm_server(tmp_path_factory):
+    """The address of a real `vllm serve`; see vllm_server.py."""
+    from vllm_server import serving
+
+    with serving(tmp_path_factory.mktemp("server")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
 def tokenizer():
     from random_models import byte_tokenizer
 

@@ -19,6 +19,7 @@ class Server:
     def __init__(self, answer: Callable[[str], Any]) -> None:
         self.answer = answer
         self.prompts: list[str] = []
+        self.requests: list[dict[str, Any]] = []
         self.models: list[dict[str, Any]] = []
         self.keys: set[str] = set()
         self.at_once = self.most_at_once = 0
@@ -45,6 +46,7 @@ class Server:
         prompt = request["messages"][0]["content"] if "messages" in request else request["prompt"]
         with self.lock:
             self.prompts.append(prompt)
+            self.requests.append(request)
         told = self.answer(prompt)
         if told is None or told in (PAGE, DRIP, BROKEN):
             return told

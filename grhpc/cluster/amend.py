@@ -124,7 +124,7 @@ def model_digests(config: Settings) -> dict[str, str]:
 def model_digest(model: str) -> str:
     """Of a model's folder: every file's name, size, first and last MiB; "" where it is no folder here (a Hub id)."""
     folder = Path(model)
-    if not folder.is_dir():
+    if not model or not folder.is_dir():
         return ""
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")):

@@ -5,18 +5,21 @@ says that it was asked to stop, or raises; what a sample is drawn with depends o
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+from grhpc.engine.endpoint import Answer, Asked, Endpoint
 from grhpc.engine.host import EngineHost, engine_starter
 from grhpc.engine.vllm import Completion, Request, VllmEngine, context_tokens
-from grhpc.errors import ConfigError, DataError
+from grhpc.errors import ConfigError, DataError, EngineError
 from grhpc.eval_config import EvalConfig
 from grhpc.evaluate.benchmarks import Benchmark
 from grhpc.records import Question, Sample
 
 TOO_LONG = "prompt_too_long"
+_TOO_LONG = re.compile("context|too long|maximum.*(length|tokens)", re.IGNORECASE)  # how servers refuse such a question
 
 
 class Sampler(Protocol):
@@ -117,6 +120,75 @@ class EngineSampler:
         # Which prefixes are cached depends on what was asked before: a shard's bytes must not.
         exact = replace(engine, extra={"enable_prefix_caching": False} | engine.extra)
         return engine_starter(model, config.model.dtype, exact, engine.max_model_tokens or need, config.run.seed)()
+
+
+class EndpointSampler:
+    """Asks a server, one request for each sample. What came of a shard is kept until all of it is there: where the
+    server goes away in between, nothing is asked, or paid, twice by this task.
+
+    Every sample says whose it is by the server's own word: its name for the model, and what that is to it.
+    """
+
+    def __init__(self, config: EvalConfig, entries: Mapping[str, Benchmark]) -> None:
+        self._config, self._entries = config, entries
+        endpoint = config.sample.endpoint
+        self._server = Endpoint(endpoint, endpoint.model or config.model.model, "model", "sample.endpoint")
+        self._kept: dict[tuple[str, int, int], Answer] = {}
+
+    @property
+    def running(self) -> bool:
+        return self._server.running
+
+    def start(self) -> None:
+        self._server.start()
+
+    def sample(self, questions: Sequence[Question], should_stop: Callable[[], bool]) -> list[Sample] | None:
+        places = [(question, k) for question in questions for k in range(question.num_samples)]
+        left = [(question, k) for question, k in places if _place(question, k) not in self._kept]
+
+        def hear(answers: Mapping[int, Answer]) -> None:
+            whole = {number: answer for number, answer in answers.items() if not answer.problem}
+            self._kept |= {_place(*left[number]): answer for number, answer in whole.items()}
+
+        told = self._server.ask([self._asked(question, k) for question, k in left], should_stop, hear)
+        if told is None:
+            return None
+        answers = self._kept | {_place(*place): answer for place, answer in zip(left, told, strict=True)}
+        samples = [self._row(question, k, answers[_place(question, k)]) for question, k in places]
+        self._kept.clear()
+        return samples
+
+    def usage(self) -> dict[str, float]:
+        return self._server.usage()
+
+    def close(self) -> None:
+        self._server.close()
+
+    def _asked(self, question: Question, k: int) -> Asked:
+        entry, seed = self._entries[question.benchmark], first_seed(self._config.run.seed, question) + k
+        most = self._config.sample.max_response_tokens
+        return Asked(question.prompt, most, temperature=entry.temperature, top_p=entry.top_p, seed=seed)
+
+    def _row(self, question: Question, k: int, answer: Answer) -> Sample:
+        seed = first_seed(self._config.run.seed, question) + k
+        digest = f"{self._server.model} {self._server.served}".strip()
+        if answer.refused and _TOO_LONG.search(answer.problem):
+            return unasked(question, k, seed, digest)
+        if answer.problem:
+            raise EngineError(f"{question.benchmark} {question.item}: {answer.problem}", "mend sample.endpoint")
+        return Sample(
+            **vars(question),
+            sample=k,
+            response=answer.text.encode("utf-8", "replace").decode(),  # JSON may bring half a surrogate pair
+            num_tokens=answer.num_tokens,
+            finish_reason=answer.finish_reason,
+            seed=seed,
+            weight_digest=digest,
+        )
+
+
+def _place(question: Question, k: int) -> tuple[str, int, int]:
+    return question.benchmark, question.index, k
 
 
 def first_seed(run_seed: int, question: Question) -> int:

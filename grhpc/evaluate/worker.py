@@ -23,7 +23,7 @@ from grhpc.evaluate.benchmarks import load_benchmarks
 from grhpc.evaluate.grading import grade_samples
 from grhpc.evaluate.measured import Measured
 from grhpc.evaluate.results import write_results
-from grhpc.evaluate.sampling import EngineSampler, Sampler
+from grhpc.evaluate.sampling import EndpointSampler, EngineSampler, Sampler
 from grhpc.judge.decide import Decided, Decider
 from grhpc.judge.make import make_decider
 from grhpc.lifetime import Lifetime
@@ -56,9 +56,7 @@ class EvaluateWorker:
         self._queues = {name: run.queue(name) for name in (QUESTIONS, SAMPLES, SCORES)}
         self._entries, self._extent = load_benchmarks(config), Extent.of(run.about)
         self._measured = Measured(run, config)
-        self.sampler: Sampler = EngineSampler(
-            config, self._entries, self._measured.fetch, str(run.about["weight_digest"]), self._stalled
-        )
+        self.sampler = self._make_sampler()
         self.decider = self._make_decider()
         self.stage = QUESTIONS
         self._lease: Lease[Any] | None = None
@@ -184,13 +182,25 @@ class EvaluateWorker:
         self._events.emit("finish", samples=self._extent.num_samples, seconds=time.monotonic() - begun_s)
         self._measured.remove()
 
+    def _make_sampler(self) -> Sampler:
+        if self._config.sample.endpoint.url:
+            return EndpointSampler(self._config, self._entries)
+        digest = str(self._run.about["weight_digest"])
+        return EngineSampler(self._config, self._entries, self._measured.fetch, digest, self._stalled)
+
     def _make_decider(self) -> Decider:
         config, memory = self._config, None
         tokenizer: Any = None
         if config.verify.asks_a_model:
             memory = DecisionLog(self._run.decisions_dir, run_id=self._run.run_id, task=self._life.job)
-            tokenizer = load_tokenizer(config.verifier.model or self._measured.fetch())
+            tokenizer = self._lengths()
         return make_decider(config, tokenizer, self._stalled, memory, confidence=False)
+
+    def _lengths(self) -> Any:
+        """What counts the length of a question to the judge: its tokenizer, or else the measured model's."""
+        if self._config.verifier.model or not self._config.sample.endpoint.url:
+            return load_tokenizer(self._config.verifier.model or self._measured.fetch())
+        return lambda texts: {"input_ids": [text.encode()[::4] for text in texts]}  # four bytes are about a token
 
     def _should_stop(self) -> bool:
         return self._life.draining or (self._lease is not None and self._lease.lost)

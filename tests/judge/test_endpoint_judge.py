@@ -1,36 +1,32 @@
 """A judge behind an address: a server that fails in every way it can, and a real `vllm serve`."""
 
 import email.utils
-import os
-import socket
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from openai_server import BROKEN, DRIP, PAGE, Server
 from until_empty import UntilEmpty
 from verify_rows import make_run, rollout
+from vllm_server import NAME
+from vllm_server import SERVED as SHIPPED
 
 from grhpc.config import EndpointConfig, VerifierConfig
 from grhpc.config_file import check
+from grhpc.engine.pacing import LONGEST_WAIT_S, back_off_s
 from grhpc.engine.tokenizer import load_tokenizer
 from grhpc.errors import ConfigError, EngineError, Unavailable
 from grhpc.judge.decide import Pair
 from grhpc.judge.endpoint_judge import MANY, EndpointJudge
 from grhpc.judge.generative import GenerativeDecider
 from grhpc.judge.make import make_decider
-from grhpc.judge.pacing import LONGEST_WAIT_S, back_off_s
 from grhpc.lifetime import Lifetime
 from grhpc.records import NO, NO_VERDICT, YES
 from grhpc.store.events import read_events
 from grhpc.store.serving import serve
 from grhpc.verify.worker import VerifyWorker
 
-SHIPPED = Path(__file__).parents[2] / "grhpc" / "data" / "tiny_models" / "verifier"
 RIGHT, WRONG = "The same. Final Decision: Yes", "Not the same. Final Decision: No"
 
 
@@ -108,7 +104,7 @@ def test_tries_again_take_their_turns_too(server):
     server.answer = lambda prompt: fails.pop() if fails else RIGHT
     judge = EndpointJudge(settings(server, max_retries=4, requests_per_min=60.0), 0, words_of)  # one a second
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("grhpc.judge.endpoint_judge.back_off_s", lambda failed, wish: 0.0)
+        patch.setattr("grhpc.engine.endpoint.back_off_s", lambda failed, wish: 0.0)
         begun_s = time.monotonic()
         assert texts(judge.ask(["q"], 1, never)) == [RIGHT]
     assert time.monotonic() - begun_s >= 4
@@ -118,7 +114,7 @@ def test_the_server_may_say_when_to_try_again(server, monkeypatch):
     fails = [(429, "slow down", {"Retry-After": "7"}), (503, "busy")]
     server.answer = lambda prompt: fails.pop() if fails else RIGHT
     asked = []
-    monkeypatch.setattr("grhpc.judge.endpoint_judge.back_off_s", lambda *words: asked.append(words) or 0.0)
+    monkeypatch.setattr("grhpc.engine.endpoint.back_off_s", lambda *words: asked.append(words) or 0.0)
     assert texts(EndpointJudge(settings(server, max_retries=2), 0, words_of).ask(["q"], 1, never)) == [RIGHT]
     assert asked == [(1, None), (2, "7")]
 
@@ -310,7 +306,7 @@ def test_empty_text_and_rubbish_are_no_verdict(server, tokenizer_dir, rubbish):
     assert len(server.prompts) == 2, "asked again once"
 
 
-def test_a_real_server_decides_as_the_engine_in_the_task(tmp_path):
+def test_a_real_server_decides_as_the_engine_in_the_task(tmp_path, vllm_server):
     """`vllm serve` with the small verifier against the same model in this process."""
     config = make_run(tmp_path, SHIPPED).config()
     pairs = [Pair("What is 2 + 3?", "5", answer) for answer in ("5", "five", "6", "5.0", "1/2", "15")]
@@ -320,30 +316,11 @@ def test_a_real_server_decides_as_the_engine_in_the_task(tmp_path):
         verifier=verifier,
         verify=replace(config.verify, engine=replace(config.verify.engine, kv_cache_mb=64, enforce_eager=True)),
     )
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = f"-m vllm.entrypoints.openai.api_server --model {SHIPPED} --served-model-name tiny --port {port}"
-    limits = "--dtype float32 --max-model-len 240 --enforce-eager --kv-cache-memory-bytes 67108864 --host 127.0.0.1"
-    environment = {**os.environ, "TORCH_COMPILE_DISABLE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-    with open(tmp_path / "server.log", "wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, *words.split(), *limits.split()],
-            stdout=log,
-            stderr=log,
-            env=environment,
-            start_new_session=True,
-        )
-    try:
-        endpoint = EndpointConfig(url=f"http://127.0.0.1:{port}/v1", model="tiny", api="completions")
-        tokenizer = load_tokenizer(str(SHIPPED))
-        there = make_decider(replace(config, verifier=replace(verifier, endpoint=endpoint)), tokenizer, print)
-        wait_for(lambda: reached(there) or process.poll() is not None, limit_s=240)
-        assert process.poll() is None, (tmp_path / "server.log").read_text()[-2000:]
-        found = there.decide(pairs, never).decisions
-    finally:
-        os.killpg(process.pid, 9)
-        process.wait()
+    endpoint = EndpointConfig(url=vllm_server, model=NAME, api="completions")
+    tokenizer = load_tokenizer(str(SHIPPED))
+    there = make_decider(replace(config, verifier=replace(verifier, endpoint=endpoint)), tokenizer, print)
+    found = there.decide(pairs, never).decisions
+    there.close()
     here = make_decider(config, tokenizer, print)
     wanted = here.decide(pairs, never).decisions
     here.close()
@@ -351,14 +328,6 @@ def test_a_real_server_decides_as_the_engine_in_the_task(tmp_path):
         p: (d.decision, d.reason) for p, d in wanted.items()
     }
     assert {d.decision for d in found.values()} >= {YES, NO}
-
-
-def reached(decider) -> bool:
-    try:
-        decider.start()
-    except Unavailable:
-        return False
-    return True
 
 
 def told(run, event: str) -> list[dict]:
