@@ -1,8 +1,8 @@
 """A trainer that comes back from a long queue finds its rollout and verify tasks gone: they gave their GPUs back.
 
-`python -m grhpc.cluster.refill RUN_DIR` submits them again; the trainer's first rank starts it when its job begins. It
-looks at once, and from then on every half `store.idle_s`, as long as the process that started it lives: tasks may also
-end for want of work while the trainer replays, or after a `stop` that was taken back.
+`python -m grhpc.cluster.refill RUN_DIR PID` submits them again; the trainer's first rank, process PID, starts it when
+its job begins. It looks at once, and from then on every half `store.idle_s`, as long as that process lives: tasks may
+also end for want of work while the trainer replays, or after a `stop` that was taken back.
 Does not know: the trainer. Invariant: as many tasks at most as ended well before, and never beyond the size that a
 person gave the role; a task whose state is not known counts as there; a look asks the scheduler once; nothing is
 submitted after the process that started this one is gone.
@@ -46,7 +46,7 @@ def with_work(run: RunDir) -> tuple[str, ...]:
 
 def main(words: list[str]) -> int:
     """What was submitted, or why not, as lines for the trainer's log; ends with the process that started this one."""
-    run, parent, looked = RunDir.open(Path(words[0])), os.getppid(), False
+    run, parent, looked = RunDir.open(Path(words[0])), int(words[1]), False
     pause_s = run.config().store.idle_s / 2
     while not run.finished():
         try:

@@ -135,10 +135,11 @@ def _helpers(role: str, run: RunDir, job: Job) -> list[subprocess.Popen[bytes]]:
     env = {k: v for k, v in without_allocation(os.environ).items() if k not in config.cluster.train.env}
     python = [sys.executable, "-m"]
     if job.kind == SLURM:
-        subprocess.Popen([*python, "grhpc.cluster.refill", str(run.path)], env=env)
+        subprocess.Popen([*python, "grhpc.cluster.refill", str(run.path), str(os.getpid())], env=env)
     if not config.evaluate.every or run.online_path.name not in list_names(run.online_path.parent):
         return []
-    return [subprocess.Popen([*python, ONLINE, str(run.path), f"{job.name}-{os.getpid()}"], env=all_gpus(env))]
+    words = [*python, ONLINE, str(run.path), f"{job.name}-{os.getpid()}", str(os.getpid())]
+    return [subprocess.Popen(words, env=all_gpus(env))]
 
 
 def _let_end(helpers: list[subprocess.Popen[bytes]]) -> None:

@@ -1,9 +1,9 @@
 """Evaluations that a run of training starts by itself: of every `evaluate.every`-th version, and of the last one.
 
-`python -m grhpc.evaluate.online RUN_DIR JOB` is started by the trainer's first rank, beside it, and ends with it. It
-looks at the run's listing, makes the evaluation of a version that is due (which links its weights, so that the run may
-prune them), and has `resume` submit its tasks as their own array. A place that refuses is asked again, MOST_TRIES in
-all; then a person may.
+`python -m grhpc.evaluate.online RUN_DIR JOB PID` is started by the trainer's first rank, process PID, beside it, and
+ends with it. It looks at the run's listing, makes the evaluation of a version that is due (which links its weights, so
+that the run may prune them), and has `resume` submit its tasks as their own array. A place that refuses is asked
+again, MOST_TRIES in all; then a person may.
 
 Does not know: steps, how jobs are submitted. Invariant: a version's evaluation is made once, because its folder appears
 once, and launched by whoever made it; nothing here is waited for by the training.
@@ -115,8 +115,9 @@ def _launch(root: Path) -> None:
 
 
 def main(words: list[str]) -> int:
-    """`RUN_DIR JOB`; ends with the process that started it, or once the run is finished and all is started."""
-    run, parent = RunDir.open(Path(words[0])), os.getppid()
+    """`RUN_DIR JOB PARENT`; ends with the process PARENT that started it, or once the run is finished and all is
+    started."""
+    run, parent = RunDir.open(Path(words[0])), int(words[2])
     online = Online(run, words[1])
     while True:
         over, alone = bool(run.finished()), os.getppid() != parent

@@ -29,8 +29,8 @@ PROMPT = GroupPrompt(
     admitted_version=0,
 )
 STARTER = """
-import subprocess, sys, time
-subprocess.Popen([sys.executable, "-m", "grhpc.cluster.refill", sys.argv[1]])
+import os, subprocess, sys, time
+subprocess.Popen([sys.executable, "-m", "grhpc.cluster.refill", sys.argv[1], str(os.getpid())])
 time.sleep(600)
 """
 
