@@ -24,7 +24,7 @@ from grhpc.config import (
 class EvalDataConfig:
     prepared: str  # folder that the preparation writes: every benchmark's questions; tasks need no source
     sources: dict[str, str] = field(default_factory=dict)  # benchmark -> Hub id, folder or file, for the entry's own
-    max_prompt_tokens: int = 8192  # a longer question is not asked: it counts as wrong, and is counted
+    max_prompt_tokens: int = 8192  # a longer question is not asked: wrong, and counted; a server has its own limit
     limit: int | None = None  # only the first questions of each benchmark, for trials
 
 

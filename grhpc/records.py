@@ -117,13 +117,14 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample(Question):
-    """One response to a question. `sample` numbers a question's from 0. `num_tokens` counts the response's.
-    `finish_reason` is "stop", "length", or "prompt_too_long" where nothing was asked. `weight_digest` says whose
-    response it is."""
+    """One response to a question. `sample` numbers a question's from 0. `num_tokens` counts the response's,
+    None where a server did not tell. `finish_reason` is "stop", "length" or a server's own word; where there is no
+    response, "prompt_too_long" or "refused", by a server that took other questions. `weight_digest` says whose response
+    it is."""
 
     sample: int
     response: str
-    num_tokens: int
+    num_tokens: int | None
     finish_reason: str
     seed: int
     weight_digest: str

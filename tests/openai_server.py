@@ -14,13 +14,14 @@ BROKEN = "broken"  # what calls itself JSON and is none
 
 class Server:
     """`answer(prompt)` is a text, a status with a message (and headers), PAGE, DRIP, BROKEN, or None for silence.
-    Counts what it was asked. `models` is what it says that it serves."""
+    Counts what it was asked. `models` is what it says that it serves, `usage` how many tokens an answer took."""
 
     def __init__(self, answer: Callable[[str], Any]) -> None:
         self.answer = answer
         self.prompts: list[str] = []
         self.requests: list[dict[str, Any]] = []
         self.models: list[dict[str, Any]] = []
+        self.usage: dict[str, int] | None = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
         self.keys: set[str] = set()
         self.at_once = self.most_at_once = 0
         self.lock = threading.Lock()
@@ -57,8 +58,8 @@ class Server:
             choice["message"] = {"role": "assistant", "content": told}
         else:
             choice["text"] = told
-        usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
-        return 200, {"id": "x", "object": "o", "created": 0, "model": "m", "choices": [choice], "usage": usage}
+        told = {"id": "x", "object": "o", "created": 0, "model": "m", "choices": [choice]}
+        return 200, told if self.usage is None else {**told, "usage": self.usage}
 
 
 class _Listener(ThreadingHTTPServer):

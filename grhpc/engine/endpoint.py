@@ -40,12 +40,12 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back. `finish_reason` is the server's, "stop" or "length" mostly; `num_tokens` is what it counted.
-    `problem`: why there is no text; with `refused`, the server would not take the question."""
+    """What came back. `finish_reason` is the server's, "stop" or "length" mostly; `num_tokens` is what it counted,
+    None where it told none. `problem`: why there is no text; with `refused`, the server would not take the question."""
 
     text: str = ""
     finish_reason: str = ""
-    num_tokens: int = 0
+    num_tokens: int | None = None
     problem: str = ""
     refused: bool = False
 
@@ -56,8 +56,9 @@ Heard = Callable[[Mapping[int, Answer]], None]  # is told answers by their quest
 class Endpoint:
     """The server at `settings.url`, asked for `model`. `who` it is to people ("judge"); `section` is where it is set.
 
-    `served` is which model the server says that it is, once it was reached. All requests run in one event loop inside
-    `start`, `ask` and `close`, so that nothing of them outlives these calls.
+    `served` is which model the server says that it is, and `max_model_tokens` how many tokens that holds, question and
+    answer together, where it says so, once it was reached. All requests run in one event loop inside `start`, `ask` and
+    `close`, so that nothing of them outlives these calls.
     """
 
     def __init__(self, settings: EndpointConfig, model: str, who: str, section: str) -> None:
@@ -67,6 +68,7 @@ class Endpoint:
         self._loop: asyncio.Runner | None = None
         self._client: Any = None
         self.served = ""
+        self.max_model_tokens: int | None = None
         self._usage = Counter[str](requests=0, retries=0, prompt_tokens=0, new_tokens=0)
 
     @property
@@ -83,7 +85,7 @@ class Endpoint:
         self._client = openai.AsyncOpenAI(base_url=self._settings.url, api_key=self._key, timeout=None, max_retries=0)
         self._loop = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         try:
-            self.served = self._loop.run(self._what_is_served())
+            self.served, self.max_model_tokens = self._loop.run(self._what_is_served())
         except BaseException:
             self.close()
             raise
@@ -119,22 +121,23 @@ class Endpoint:
                 loop.run(asyncio.wait_for(client.close(), _END_S))
             loop.close()
 
-    async def _what_is_served(self) -> str:
-        """What the server says that the model is, where it says so: vLLM tells its path as `root`. (`created` is no
-        help: vLLM and others fill in the time of the request.)"""
+    async def _what_is_served(self) -> tuple[str, int | None]:
+        """What the server says that the model is, and how much it holds, where it says so: vLLM tells its path as
+        `root`, and its `max_model_len`. (`created` is no help: vLLM and others fill in the time of the request.)"""
         import openai
 
         try:
             async with asyncio.timeout(self._settings.timeout_s):
                 page = await self._client.models.list()
         except openai.NotFoundError:
-            return ""  # it answers, though it lists no models
+            return "", None  # it answers, though it lists no models
         except (openai.OpenAIError, TimeoutError, ValueError) as error:
             raise self._failure(error) from None
         if not hasattr(page, "data"):
             raise self._no_completion()
         entry = next((e for e in page.data or () if getattr(e, "id", "") == self.model), None)
-        return str(getattr(entry, "root", None) or "")
+        most = getattr(entry, "max_model_len", None)
+        return str(getattr(entry, "root", None) or ""), most if isinstance(most, int) and most > 0 else None
 
     async def _ask_all(
         self, questions: Sequence[Asked], should_stop: Callable[[], bool], heard: Heard
@@ -168,7 +171,7 @@ class Endpoint:
             async with slots:
                 answer = await self._send_until_answered(question, order)
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-            return Answer(problem=f"the endpoint refused the question: {_words(error)}", refused=True)
+            return Answer(problem=f"the endpoint refused the question: {self._words(error)}", refused=True)
         except (openai.OpenAIError, TimeoutError, ValueError) as error:
             raise self._failure(error) from None
         if not hasattr(answer, "choices"):
@@ -223,26 +226,37 @@ class Endpoint:
         where = f"the {self._who} at {self._settings.url}"
         if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
             return ConfigError(
-                f"{where} refuses the key: {_words(error)}",
+                f"{where} refuses the key: {self._words(error)}",
                 f"put a valid key into the environment variable that {self._section}.api_key_env names",
             )
         if isinstance(error, openai.NotFoundError):
             return ConfigError(
-                f"{where} does not know {self.model} or this interface: {_words(error)}",
+                f"{where} does not know {self.model} or this interface: {self._words(error)}",
                 f"mend {self._section}.model, url (it ends in /v1) or api",
             )
         if isinstance(error, ValueError):  # JSON by its header only
             return self._no_completion()
         limit_s = self._settings.timeout_s
-        what = f"nothing whole in {limit_s:g} s" if isinstance(error, TimeoutError) else _words(error)
+        what = f"nothing whole in {limit_s:g} s" if isinstance(error, TimeoutError) else self._words(error)
         return Unavailable(f"{where} does not answer: {what}", "see whether it runs; this task waits for it")
 
-    def _count(self, usage: Any) -> int:
-        """The new tokens of this answer."""
-        counts = {ours: getattr(usage, told, 0) for ours, told in _TOLD.items()}
-        counts = {name: count if isinstance(count, int) else 0 for name, count in counts.items()}
+    def _count(self, usage: Any) -> int | None:
+        """The new tokens of this answer, where the server tells them."""
+        told = {ours: getattr(usage, theirs, None) for ours, theirs in _TOLD.items()}
+        counts = {name: count for name, count in told.items() if isinstance(count, int)}
         self._usage.update(counts)
-        return counts["new_tokens"]
+        return counts.get("new_tokens")
+
+    def _words(self, error: Any) -> str:
+        """What went wrong, without the request (which holds the key), and without the key where the server quotes it;
+        of a cause its kind alone, as it may quote that."""
+        status = getattr(error, "status_code", None)
+        body = getattr(error, "body", None)
+        told = body.get("message", "") if isinstance(body, dict) else ""
+        text = told if isinstance(told, str) and told else type(error.__cause__ or error).__name__
+        if self._key != _NO_KEY:
+            text = text.replace(self._key, "***")
+        return f"{status} {text[:200]}" if status else text[:200]
 
 
 def _may_pass(error: Exception) -> bool:
@@ -264,12 +278,3 @@ def _key(endpoint: EndpointConfig) -> str:
             "set it where the task starts (a line of the role's setup in cluster may read it from a file of yours)",
         )
     return key
-
-
-def _words(error: Any) -> str:
-    """What went wrong, without the request (which holds the key); of a cause its kind alone, as it may quote that."""
-    status = getattr(error, "status_code", None)
-    body = getattr(error, "body", None)
-    told = body.get("message", "") if isinstance(body, dict) else ""
-    text = told if isinstance(told, str) and told else type(error.__cause__ or error).__name__
-    return f"{status} {text[:200]}" if status else text[:200]

@@ -16,10 +16,17 @@ from grhpc.engine.vllm import Completion, Request, VllmEngine, context_tokens
 from grhpc.errors import ConfigError, DataError, EngineError
 from grhpc.eval_config import EvalConfig
 from grhpc.evaluate.benchmarks import Benchmark
+from grhpc.evaluate.statistics import REFUSED, TOO_LONG
 from grhpc.records import Question, Sample
 
-TOO_LONG = "prompt_too_long"
-_TOO_LONG = re.compile("context|too long|maximum.*(length|tokens)", re.IGNORECASE)  # how servers refuse such a question
+MANY = 8  # questions of which a server that is set up rightly does not refuse every one
+_PROBE = "What is 1 + 1?"
+# How servers refuse a question for its length.
+_TOO_LONG = re.compile(
+    r"context[_ ](length|window|size)|maximum (model|input|prompt) length|max_model_len|longer than the (maximum|model)"
+    r"|(prompt|input|question|messages?) (is|are|was|were) too long|input token count|`?inputs`? tokens",
+    re.IGNORECASE,
+)
 
 
 class Sampler(Protocol):
@@ -97,7 +104,7 @@ class EngineSampler:
     def _row(self, question: Question, k: int, group: list[Completion] | None) -> Sample:
         seed = first_seed(self._config.run.seed, question) + k
         if group is None:
-            return unasked(question, k, seed, self._digest)
+            return unanswered(question, k, seed, self._digest, TOO_LONG)
         return Sample(
             **vars(question),
             sample=k,
@@ -126,14 +133,16 @@ class EndpointSampler:
     """Asks a server, one request for each sample. What came of a shard is kept until all of it is there: where the
     server goes away in between, nothing is asked, or paid, twice by this task.
 
-    Every sample says whose it is by the server's own word: its name for the model, and what that is to it.
+    Every sample says whose it is by the word of the server that gave it: its name for the model, and what that is to
+    it. A question that the server refuses is a wrong answer of its own kind; a server that refuses all of them is set
+    up wrongly, and gives none.
     """
 
     def __init__(self, config: EvalConfig, entries: Mapping[str, Benchmark]) -> None:
         self._config, self._entries = config, entries
         endpoint = config.sample.endpoint
         self._server = Endpoint(endpoint, endpoint.model or config.model.model, "model", "sample.endpoint")
-        self._kept: dict[tuple[str, int, int], Answer] = {}
+        self._kept: dict[tuple[str, int, int], tuple[Answer, str]] = {}  # with what the server said that it is
 
     @property
     def running(self) -> bool:
@@ -141,20 +150,32 @@ class EndpointSampler:
 
     def start(self) -> None:
         self._server.start()
+        new, held = self._config.sample.max_response_tokens, self._server.max_model_tokens
+        if held is not None and new >= held:
+            raise ConfigError(
+                f"a response may have {new} tokens, but {self._server.model} at {self._config.sample.endpoint.url} "
+                f"holds {held} together with the question",
+                "lower sample.max_response_tokens, or serve the model with a longer context",
+            )
 
     def sample(self, questions: Sequence[Question], should_stop: Callable[[], bool]) -> list[Sample] | None:
+        self.start()
         places = [(question, k) for question in questions for k in range(question.num_samples)]
         left = [(question, k) for question, k in places if _place(question, k) not in self._kept]
 
         def hear(answers: Mapping[int, Answer]) -> None:
             whole = {number: answer for number, answer in answers.items() if not answer.problem}
-            self._kept |= {_place(*left[number]): answer for number, answer in whole.items()}
+            self._kept |= {_place(*left[number]): (answer, self._digest) for number, answer in whole.items()}
 
         told = self._server.ask([self._asked(question, k) for question, k in left], should_stop, hear)
         if told is None:
             return None
-        answers = self._kept | {_place(*place): answer for place, answer in zip(left, told, strict=True)}
-        samples = [self._row(question, k, answers[_place(question, k)]) for question, k in places]
+        now = {_place(*place): (answer, self._digest) for place, answer in zip(left, told, strict=True)}
+        answers = now | self._kept
+        all_refused = bool(told) and not self._kept and all(answer.refused for answer in told)
+        if all_refused and not self._is_theirs(len(questions), left[0], told[0], should_stop):
+            return None
+        samples = [self._row(question, k, *answers[_place(question, k)]) for question, k in places]
         self._kept.clear()
         return samples
 
@@ -164,16 +185,34 @@ class EndpointSampler:
     def close(self) -> None:
         self._server.close()
 
+    @property
+    def _digest(self) -> str:
+        return f"{self._server.model} {self._server.served}".strip()
+
     def _asked(self, question: Question, k: int) -> Asked:
         entry, seed = self._entries[question.benchmark], first_seed(self._config.run.seed, question) + k
         most = self._config.sample.max_response_tokens
         return Asked(question.prompt, most, temperature=entry.temperature, top_p=entry.top_p, seed=seed)
 
-    def _row(self, question: Question, k: int, answer: Answer) -> Sample:
+    def _is_theirs(
+        self, num: int, first: tuple[Question, int], refusal: Answer, should_stop: Callable[[], bool]
+    ) -> bool:
+        """Whether it is due to `num` questions that all of them were refused: few may be, where another one is taken
+        that is asked in the same way. False where `should_stop` said so. Raises ConfigError where it is not."""
+        if num < MANY:
+            told = self._server.ask([replace(self._asked(*first), prompt=_PROBE)], should_stop)
+            if told is None or not told[0].refused:
+                return told is not None
+        raise ConfigError(
+            f"all of {num} questions to {self._server.model}: {refusal.problem}",
+            "mend sample: endpoint, max_response_tokens; or the benchmark's temperature and top_p",
+        )
+
+    def _row(self, question: Question, k: int, answer: Answer, digest: str) -> Sample:
         seed = first_seed(self._config.run.seed, question) + k
-        digest = f"{self._server.model} {self._server.served}".strip()
-        if answer.refused and _TOO_LONG.search(answer.problem):
-            return unasked(question, k, seed, digest)
+        if answer.refused:
+            why = TOO_LONG if _TOO_LONG.search(answer.problem) else REFUSED
+            return unanswered(question, k, seed, digest, why)
         if answer.problem:
             raise EngineError(f"{question.benchmark} {question.item}: {answer.problem}", "mend sample.endpoint")
         return Sample(
@@ -197,14 +236,14 @@ def first_seed(run_seed: int, question: Question) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=6).digest())
 
 
-def unasked(question: Question, k: int, seed: int, digest: str) -> Sample:
-    """The sample of a question that is longer than what may be asked."""
+def unanswered(question: Question, k: int, seed: int, digest: str, why: str) -> Sample:
+    """The sample of a question that was TOO_LONG to be asked, or REFUSED."""
     return Sample(
         **vars(question),
         sample=k,
         response="",
         num_tokens=0,
-        finish_reason=TOO_LONG,
+        finish_reason=why,
         seed=seed,
         weight_digest=digest,
     )

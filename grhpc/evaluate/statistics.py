@@ -13,7 +13,7 @@ from grhpc.evaluate import figures
 from grhpc.evaluate.figures import Asked
 from grhpc.records import Score
 
-TOO_LONG = "prompt_too_long"
+TOO_LONG, REFUSED = UNANSWERED = "prompt_too_long", "refused"  # finish reasons without a response
 UNNAMED = "unnamed"  # the group of a question that names none
 MOST_GROUPS = 30  # of a kind whose harmonic mean is computed unasked: SuperGPQA's 285 subfields would take seconds
 
@@ -99,8 +99,11 @@ def read_groups(text: str) -> dict[str, str]:
 
 
 def _lengths(scores: Sequence[Score]) -> dict[str, Any]:
-    """Response length in tokens, of what was asked: a question's samples are averaged first."""
-    means = _per_question((s.item, s.num_tokens) for s in scores if s.finish_reason != TOO_LONG)
+    """Response length in tokens, of what was answered: a question's samples are averaged first. Unknown where that of
+    a response is."""
+    answered = [s for s in scores if s.finish_reason not in UNANSWERED]
+    known_lengths = [(s.item, s.num_tokens) for s in answered if s.num_tokens is not None]
+    means = _per_question(known_lengths if len(known_lengths) == len(answered) else [])
     return {"tokens_mean": figures.length([math.fsum(of) / len(of) for of in means])}
 
 
@@ -108,9 +111,10 @@ def _rates(scores: Sequence[Score]) -> dict[str, Any]:
     """Shares of all samples."""
     flags = {
         "truncated": [s.finish_reason == "length" for s in scores],
-        "missing": [s.extracted is None and s.finish_reason != TOO_LONG for s in scores],
+        "missing": [s.extracted is None and s.finish_reason not in UNANSWERED for s in scores],
         "undecided": [math.isnan(s.score) for s in scores],
         "too_long": [s.finish_reason == TOO_LONG for s in scores],
+        "refused": [s.finish_reason == REFUSED for s in scores],
     }
     found = {}
     for name, of in flags.items():

@@ -111,7 +111,7 @@ class EvaluateWorker:
         if samples is None:
             raise CutShort(self._life.drain_reason or "the lease was lost")
         self._queues[SAMPLES].put(lease.name, samples)
-        tokens = sum(sample.num_tokens for sample in samples)
+        tokens = sum(sample.num_tokens or 0 for sample in samples)
         return {"stage": "sample", "samples": len(samples), "tokens": tokens, "usage": self.sampler.usage()}
 
     def _grade(self, lease: Lease[Any]) -> dict[str, Any]:
@@ -197,10 +197,11 @@ class EvaluateWorker:
         return make_decider(config, tokenizer, self._stalled, memory, confidence=False)
 
     def _lengths(self) -> Any:
-        """What counts the length of a question to the judge: its tokenizer, or else the measured model's."""
-        if self._config.verifier.model or not self._config.sample.endpoint.url:
-            return load_tokenizer(self._config.verifier.model or self._measured.fetch())
-        return lambda texts: {"input_ids": [text.encode()[::4] for text in texts]}  # four bytes are about a token
+        """The judge's tokenizer, which counts the length of a question to it. Where it is not known, a server of which
+        nothing else is named judges by its own limit."""
+        if self._config.verifier.model:
+            return load_tokenizer(self._config.verifier.model)
+        return lambda texts: {"input_ids": [[] for _ in texts]}
 
     def _should_stop(self) -> bool:
         return self._life.draining or (self._lease is not None and self._lease.lost)

@@ -7,17 +7,21 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from eval_bench import Task, configured
+from eval_bench import Task, configured, make_evaluation
 from openai_server import Server
 from vllm_server import NAME, SERVED
 
 from grhpc.cli import main
-from grhpc.config import EndpointConfig
+from grhpc.config import EndpointConfig, VerifierConfig, VerifyConfig
 from grhpc.config_file import dump
-from grhpc.errors import EngineError, GaveUp, Unavailable
+from grhpc.errors import ConfigError, Unavailable
 from grhpc.evaluate.benchmarks import load_benchmarks
-from grhpc.evaluate.sampling import TOO_LONG, EndpointSampler, EngineSampler, first_seed
-from grhpc.records import Question
+from grhpc.evaluate.grading import grade_samples
+from grhpc.evaluate.sampling import EndpointSampler, EngineSampler, first_seed
+from grhpc.evaluate.statistics import TOO_LONG, summarise
+from grhpc.judge.decide import Pair
+from grhpc.judge.layers import ExactDecider
+from grhpc.records import YES, Question
 from grhpc.store.rundir import RunDir
 
 
@@ -89,9 +93,98 @@ def test_what_the_server_finds_too_long_is_counted(server, evaluate):
 def test_a_request_that_the_server_does_not_understand_is_no_wrong_answer(server, evaluate):
     server.answer = lambda prompt: (400, "seed is not supported")
     run = evaluate(server.url, "tiny")
-    with pytest.raises((EngineError, GaveUp), match="seed is not supported"):
-        Task(run).serve()
+    with pytest.raises(ConfigError, match=r"all of 8 questions to a-model: .*400 seed is not supported"):
+        Task(run).step()
     assert not run.samples_path.exists() and run.queue("samples").counts()["ready"] == 0
+
+
+NO_ROOM = (
+    "This model's maximum context length is 8192 tokens. However, you requested 8200 (8 in the messages, 8192 ...)."
+)
+
+
+@pytest.mark.parametrize("words", [NO_ROOM, "seed not allowed in this context"])
+@pytest.mark.parametrize("few", [False, True])
+def test_a_server_that_refuses_everything_makes_no_table_of_zeros(tmp_path, server, words, few):
+    """Eight questions at once, or one after the other."""
+    server.answer = lambda prompt: (400, words)
+    sampler = sampler_of(tmp_path, server)
+    with pytest.raises(ConfigError, match=r"all of \d questions to a-model: ") as caught:
+        sampler.sample([question(i) for i in range(1 if few else 8)], never)
+    sampler.close()
+    assert words[:60] in caught.value.problem
+
+
+@pytest.mark.parametrize("together", [1, 12])
+def test_a_question_that_is_refused_for_what_it_says_is_one_wrong_answer(tmp_path, server, together):
+    """Among others, and where it is a shard of its own."""
+    server.answer = lambda prompt: (400, "content filtered by policy") if prompt.startswith("What is 0 ") else "5"
+    sampler = sampler_of(tmp_path, server)
+    found = sampler.sample([question(i) for i in range(together)], never)
+    sampler.close()
+    assert [s.finish_reason for s in found] == ["refused"] + ["stop"] * (together - 1)
+    assert (found[0].response, found[0].num_tokens) == ("", 0)
+    [score] = grade_samples(found[:1], {"tiny": "tiny"}, ExactDecider(), never)[0]
+    assert (score.score, score.extracted, score.layer) == (0.0, None, "extract")
+    part = summarise([score], load_benchmarks(configured(tmp_path, "tiny"))["tiny"])
+    assert part["refused"]["num"] == 1 and part["missing"]["num"] == part["too_long"]["num"] == 0
+    assert part["tokens_mean"]["value"] is None
+
+
+def test_a_task_that_is_told_to_stop_believes_no_refusal(tmp_path, server):
+    server.answer = lambda prompt: (400, "content filtered by policy")
+    sampler = sampler_of(tmp_path, server)
+    assert sampler.sample([question(0)], lambda: len(server.prompts) > 0) is None
+    sampler.close()
+
+
+def test_a_server_that_holds_no_more_than_the_response_is_refused_at_the_start(tmp_path, server):
+    server.models[0]["max_model_len"] = 24
+    sampler = sampler_of(tmp_path, server)
+    with pytest.raises(ConfigError, match=r"may have 24 tokens, but a-model at .* holds 24 together with the question"):
+        sampler.start()
+    sampler.close()
+    server.models[0]["max_model_len"] = 25
+    sampler.start()
+    sampler.close()
+    assert not server.prompts
+
+
+def test_an_answer_keeps_the_name_of_the_server_that_gave_it(tmp_path, server):
+    """One model answers the first question and goes away; another one comes back in its place."""
+    server.answer = lambda prompt: "\\boxed{old}" if len(server.prompts) == 1 else (503, "going down")
+    sampler = sampler_of(tmp_path, server, concurrency=1)
+    questions = [question(i) for i in range(3)]
+    with pytest.raises(Unavailable):
+        sampler.sample(questions, never)
+    server.answer, server.models[0]["root"] = lambda prompt: "\\boxed{new}", "org/another"
+    found = [(s.response, s.weight_digest) for s in sampler.sample(questions, never)]
+    sampler.close()
+    assert found == [("\\boxed{old}", "a-model org/a-model-7b"), *[("\\boxed{new}", "a-model org/another")] * 2]
+
+
+def test_tokens_that_a_server_does_not_tell_are_unknown_and_not_none(server, evaluate):
+    server.usage = None
+    run = evaluate(server.url, "tiny")
+    Task(run).serve()
+    assert {s["num_tokens"] for s in rows(run)} == {None}
+    part = json.loads(run.summary_path.read_text())["benchmarks"]["tiny"]
+    assert part["tokens_mean"] == {"value": None, "se": None, "interval": None}
+
+
+def test_a_judge_without_a_model_is_asked_whatever_the_measured_model_would_count(tmp_path, server):
+    """The judge's own server says what is too long for it; no tokenizer but its own does."""
+    config = configured(tmp_path, "gsm8k")
+    judge = VerifierConfig(
+        "", endpoint=EndpointConfig(url=server.url, model="a-judge"), template="chat", max_input_tokens=2
+    )
+    config = replace(config, verifier=judge, verify=VerifyConfig(mode="generative"))
+    server.answer = lambda prompt: "Final Decision: Yes"
+    task = Task(make_evaluation(tmp_path, config))
+    pair = Pair("How many apples are left?", "5", "five of them")
+    decided = task.worker.decider.decide([pair], never)
+    task.worker.close()
+    assert decided.decisions[pair].decision == YES and len(server.prompts) == 1
 
 
 def test_while_the_server_is_away_the_task_waits_and_pays_for_nothing_twice(server, evaluate):
@@ -148,6 +241,12 @@ def test_a_real_server_answers_as_the_engine_in_the_task(tmp_path, vllm_server):
     usage = server.usage()
     assert usage["requests"] == 12 and usage["new_tokens"] == sum(s.num_tokens for s in theirs)
     assert theirs[0].seed == first_seed(3, questions[0])
+
+
+def sampler_of(folder, server, **endpoint) -> EndpointSampler:
+    config = configured(folder, "tiny")
+    place = EndpointConfig(url=server.url, model="a-model", **{"max_retries": 0, "timeout_s": 2.0} | endpoint)
+    return EndpointSampler(replace(config, sample=replace(config.sample, endpoint=place)), load_benchmarks(config))
 
 
 def question(number: int):

@@ -17,7 +17,8 @@ from grhpc.data import tiny
 from grhpc.errors import CorruptFile, GaveUp
 from grhpc.evaluate.create import put_back
 from grhpc.evaluate.measured import digest_of_model
-from grhpc.evaluate.sampling import TOO_LONG, first_seed
+from grhpc.evaluate.sampling import first_seed
+from grhpc.evaluate.statistics import TOO_LONG
 from grhpc.judge.decide import Decided, Decision
 from grhpc.records import NO_VERDICT, YES, Sample, Score
 from grhpc.store.shard import write_shard

@@ -135,13 +135,14 @@ def test_rates_and_layers():
         score(1, 0, num_tokens=30, finish_reason="length", extracted=None, layer="extract"),
         score(2, NAN, num_tokens=20, layer="generative"),
         score(3, 0, num_tokens=0, finish_reason="prompt_too_long", extracted=None, layer="extract"),
+        score(4, 0, num_tokens=0, finish_reason="refused", extracted=None, layer="extract"),
     ]
     found = summarise(rows, entry())
-    assert found["value"] == 0.25, "without a verdict, without an answer, and not asked are all wrong"
-    for rate in ("truncated", "missing", "undecided", "too_long"):
-        assert (found[rate]["num"], found[rate]["value"]) == (1, 0.25), rate
-    assert found["tokens_mean"]["value"] == 20, "of what was asked"
-    assert found["layers"] == {"exact": 1, "extract": 2, "generative": 1}
+    assert found["value"] == 0.2, "without a verdict, without an answer, and not asked are all wrong"
+    for rate in ("truncated", "missing", "undecided", "too_long", "refused"):
+        assert (found[rate]["num"], found[rate]["value"]) == (1, 0.2), rate
+    assert found["tokens_mean"]["value"] == 20, "of what was answered"
+    assert found["layers"] == {"exact": 1, "extract": 3, "generative": 1}
 
 
 @pytest.mark.parametrize(
@@ -155,6 +156,7 @@ def test_rates_and_layers():
         [score(0, 1, k) for k in range(4)],
         scores([0.5] * 4),
         [score(0, 0, finish_reason="prompt_too_long", extracted=None)],
+        [score(0, 1, num_tokens=None), score(1, 1)],
     ],
 )
 def test_nothing_is_ever_nan(rows):

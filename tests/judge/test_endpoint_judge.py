@@ -80,6 +80,12 @@ def test_the_key_comes_from_the_environment_and_is_shown_nowhere(server, monkeyp
     with pytest.raises(ConfigError, match="refuses the key: 401") as caught:
         judge.ask(["q"], 1, never)
     assert "sk-secret" not in f"{caught.value} {vars(caught.value)} {judge.identity}"
+    server.answer = lambda prompt: (401, f"{'x' * 190} Invalid API key: sk-secret (in Authorization)")
+    with pytest.raises(ConfigError, match=r"Invalid") as caught:
+        judge.ask(["q"], 1, never)
+    assert "sk-" not in f"{caught.value}"
+    server.answer = lambda prompt: (400, "Invalid API key: sk-secret")
+    assert judge.ask(["q"], 1, never)[0].problem.endswith("400 Invalid API key: ***")
     monkeypatch.delenv("MY_KEY")
     with pytest.raises(ConfigError, match="MY_KEY is not set"):
         EndpointJudge(settings(server, api_key_env="MY_KEY"), 0, words_of)
