@@ -32,15 +32,21 @@ _TEXT_THEN_LETTER = re.compile(
 )
 _LETTER_IN_FRONT = re.compile(r"(?P<open>[A-Z])\s*\((?P<text>.*)\)", re.DOTALL)
 _OTHER_LETTER = re.compile(
-    r"[(\[][A-Z][)\]]|(?:^|\band|\bor|\bnor|[,/&+;])\s*[A-Z](?=\s*(?:$|[).:,;]|and\b|or\b|is\b))"
+    r"[(\[][A-Z][)\]]|(?:^|\band|\bor|\bnor|\bbut|[,/&+;])\s*[A-Z](?=\s*(?:$|[).:,;]|and\b|or\b|is\b))"
 )
 _OPTION = re.compile(r"\b(?:option|choice)\s*:?\s*[(\[]?\s*([A-Z])(?![A-Za-z'])|[(\[]\s*([A-Z])\s*[)\]]", re.IGNORECASE)
-_NEGATION = re.compile(
-    r"\b(?:not|n't|no|nor|neither|except|wrong|incorrect|false|unlike|eliminate|exclude)\b", re.IGNORECASE
+_DOUBT = re.compile(
+    r"\b(?:not|cannot|never|no|none|nor|neither|except|excepting|excluding|excludes?|excluded|besides|but|unlike|wrong|"
+    r"incorrect|false|untrue|invalid|impossible|implausible|unlikely|eliminat\w*|reject\w*|ruled?|avoid|rather than|"
+    r"other than|instead of|unsure|uncertain|unclear|doubt\w*|maybe|perhaps|possibly|possible|might|could|may|either|"
+    r"also|alternatively|otherwise)\b|n['\u2019]t\b|^(?:or|and)\b|\b(?:or|and)$",
+    re.IGNORECASE,
 )
+_AMONG = re.compile(r"\b(?:and|or)\b", re.IGNORECASE)
 _CHINESE = re.compile("(?:因此|所以|正确|最终|答案|选项|应该|选择|选|是|为)+")
 _AND_WHY = re.compile(
-    r"\s*(?:[,;.\u2014]\s*)?\b(?:because|since|as|due to|given that|rather than|instead of|not)\b.*",
+    r"(?<=\S)\s*(?:[,;.\u2014]\s*)?\b(?:(?:because|since|as(?! well| an alternative)|due to|given that|rather than"
+    r"|instead of)\b|not (?=(?:(?:option|choice) )?[(\[]?[A-Z]\b(?! ))).*",
     re.DOTALL | re.IGNORECASE,
 )
 _FILLERS = frozenset(
@@ -48,7 +54,7 @@ _FILLERS = frozenset(
     correct final best right true most likely appropriate accurate answer option choice letter one statement be must
     should definitely probably my clearly in box""".split()
 )
-_PRONOUN_BEFORE = frozenset("think believe choose pick select guess would say go am".split())
+_LONG_WORD = re.compile(r"[^\W\d_]{4,}")
 _DEEPEST_LAYOUT = 5
 _LONGEST = 2000  # characters: what is longer is no final answer
 
@@ -57,20 +63,21 @@ def read_letter(text: str, options: Sequence[str]) -> str | None:
     """The letter of the one option that `text` names, the first being A; None where it names none, or several."""
     if len(text) > _LONGEST:
         return None
-    said = _bare(text)
-    if letter := _one(_ALONE.fullmatch(said), len(options)):
-        return letter
-    by_text = [LETTERS[i] for i, option in enumerate(options) if _same(option, said)]
-    if by_text:
-        return by_text[0] if len(by_text) == 1 else None
-    for pattern in (_LETTER_IN_FRONT, _LETTER_THEN_TEXT, _TEXT_THEN_LETTER):
-        match = pattern.fullmatch(said)
-        if match is not None and (letter := _with_text(match, options)) is not None:
+    whole = _bare(text)
+    said = _AND_WHY.sub("", whole, count=1).strip(_EDGES)
+    for form in dict.fromkeys((whole, said)):  # the text of an option may itself say why
+        letter = _quoted(form, options)
+        if letter is not None:
             return letter or None
-    if letter := _only_option(said, len(options)):
-        return letter
-    said = _REPEATED.sub(lambda match: match[1] or match[2], _AND_WHY.sub("", said, count=1))
-    return _among_fillers(said, len(options))
+    for pattern in (_LETTER_THEN_TEXT, _TEXT_THEN_LETTER):
+        match = pattern.fullmatch(said)
+        if match is not None and (letter := _beside(match, options)) is not None:
+            return letter
+    return (
+        _only_option(said, options)
+        or _only_option(whole, options)
+        or _among_fillers(_REPEATED.sub(lambda match: match[1] or match[2], said), len(options))
+    )
 
 
 def _bare(text: str) -> str:
@@ -93,28 +100,54 @@ def _one(match: re.Match[str] | None, num_options: int) -> str | None:
     return letter if letter in LETTERS[:num_options] else None
 
 
-def _with_text(match: re.Match[str], options: Sequence[str]) -> str | None:
-    """The letter beside a text; "" where the text is another option's; None where the letter may be none of an option.
+def _quoted(said: str, options: Sequence[str]) -> str | None:
+    """The letter of a letter alone, of an option's text, or of both; "" where they contradict, None for other words."""
+    if letter := _one(_ALONE.fullmatch(said), len(options)):
+        return letter
+    if named := _named(said, options):
+        return named[0] if len(named) == 1 else ""
+    for pattern in (_LETTER_IN_FRONT, _LETTER_THEN_TEXT, _TEXT_THEN_LETTER):
+        match = pattern.fullmatch(said)
+        if match is not None and (named := _named(_bare(match["text"]), options)):
+            letter = _letter_of(match)
+            return letter if letter in named else ""
+    return None
 
-    A text that is no option's leaves the letter alone as it is, unless it names further letters.
-    """
+
+def _named(text: str, options: Sequence[str]) -> list[str]:
+    return [LETTERS[i] for i, option in enumerate(options) if _same(option, text)]
+
+
+def _letter_of(match: re.Match[str]) -> str:
     groups = match.groupdict()
-    letter, text = (groups.get("closed") or groups["open"]).upper(), _bare(groups["text"])
-    named = [LETTERS[i] for i, option in enumerate(options) if _same(option, text)]
-    if named:
-        return letter if letter in named else ""
-    if letter not in LETTERS[: len(options)] or match.re is _LETTER_IN_FRONT:
+    return (groups.get("closed") or groups["open"]).upper()
+
+
+def _beside(match: re.Match[str], options: Sequence[str]) -> str | None:
+    """The letter beside a text that is no option's: as it is, unless the text denies it, doubts it, or names others."""
+    letter, text = _letter_of(match), _bare(match["text"])
+    if letter not in LETTERS[: len(options)] or _OTHER_LETTER.search(text):
         return None
-    return None if _OTHER_LETTER.search(_AND_WHY.sub("", " " + text, count=1).strip()) else letter
+    others = {other for part in _AMONG.split(text) for other in _named(part.strip(_EDGES), options)} - {letter}
+    return None if others or _doubted(text, options[LETTERS.index(letter)]) else letter
 
 
-def _only_option(said: str, num_options: int) -> str | None:
-    """The letter of "... option C ...", where no other is spoken of and nothing is denied."""
+def _doubted(text: str, option: str) -> bool:
+    """Whether a word of doubt stands in the text, and not only because it quotes the option, whose word it is."""
+    doubts, told = ({match.lower() for match in _DOUBT.findall(t)} for t in (text, _bare(option)))
+    shared = set(_LONG_WORD.findall(text.lower())) & set(_LONG_WORD.findall(_bare(option).lower()))
+    return bool(doubts) and not (doubts <= told and any(not _DOUBT.fullmatch(word) for word in shared))
+
+
+def _only_option(said: str, options: Sequence[str]) -> str | None:
+    """The letter of "... option C ...", where no other is spoken of and nothing is denied or doubted."""
     letters = {(match[1] or match[2]).upper() for match in _OPTION.finditer(said)}
-    if len(letters) != 1 or _NEGATION.search(said):
+    around = _OPTION.sub(" ", said).strip(_EDGES)
+    if len(letters) != 1 or _OTHER_LETTER.search(around) or _DOUBT.search(around):
         return None
     letter = letters.pop()
-    return letter if letter in LETTERS[:num_options] else None
+    others = {other for part in _AMONG.split(around) for other in _named(part.strip(_EDGES), options)} - {letter}
+    return letter if letter in LETTERS[: len(options)] and not others else None
 
 
 def _among_fillers(said: str, num_options: int) -> str | None:
@@ -123,7 +156,9 @@ def _among_fillers(said: str, num_options: int) -> str | None:
     letters = []
     for at, word in enumerate(words):
         following = words[at + 1].lower() if at + 1 < len(words) else ""
-        if word == "I" and following in _PRONOUN_BEFORE:
+        if (
+            word in ("A", "I") and len(following) > 1 and following.isalpha() and following != "is"
+        ):  # an article, a pronoun
             continue
         if len(word) == 1 and word.isalpha():
             letters.append(word)
