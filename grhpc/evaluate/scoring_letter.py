@@ -156,9 +156,7 @@ def _among_fillers(said: str, num_options: int) -> str | None:
     letters = []
     for at, word in enumerate(words):
         following = words[at + 1].lower() if at + 1 < len(words) else ""
-        if (
-            word in ("A", "I") and len(following) > 1 and following.isalpha() and following != "is"
-        ):  # an article, a pronoun
+        if word in ("A", "I") and re.fullmatch(r"(?!is$)[a-z]{2,}", following):  # an article, a pronoun
             continue
         if len(word) == 1 and word.isalpha():
             letters.append(word)
