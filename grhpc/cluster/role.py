@@ -82,7 +82,10 @@ def _write_down(role: str, run: RunDir, job: Job) -> None:
 
 def _run(role: str, run: RunDir, job: Job, life: Lifetime) -> int:
     try:
-        if run.finished() or run.stop_reason():
+        if run.finished():
+            _let_end(_helpers(role, run, job))  # an earlier life may have been killed before they had done their work
+            return 0
+        if run.stop_reason():
             return 0
         helpers = _helpers(role, run, job)
         _set_place(role, run, job, life)

@@ -152,10 +152,11 @@ def _drawn_harmonic(groups: Sequence[Pairs]) -> list[float]:
 
 
 def _average(parts: Sequence[Mapping[str, Any]]) -> Figure:
-    """The plain mean of the benchmarks' differences, which are independent; Student's, with Welch's degrees of
-    freedom. None of it where a benchmark has no standard error."""
-    known = [part for part in parts if part["difference"]["value"] is not None]
-    values, errors = [p["difference"]["value"] for p in known], [p["difference"]["se"] for p in known]
+    """The plain mean of the benchmarks' differences, each in its own metric as in a report, which are independent;
+    Student's, with Welch's degrees of freedom. None of it where a benchmark has no standard error."""
+    own = [(part, part.get("metric", part)["difference"]) for part in parts]
+    known = [part for part, difference in own if difference["value"] is not None]
+    values, errors = ([d[key] for _, d in own if d["value"] is not None] for key in ("value", "se"))
     found = {"benchmarks": len(known), **figure(statistics.fmean(values) if known else None), "p": None}
     if not known or None in errors or not any(errors):
         return found

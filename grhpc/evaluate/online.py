@@ -58,15 +58,18 @@ class Online:
         self._next_try_s: dict[int, float] = {}
         self._settled: set[int] = set()
 
-    def look(self, over: bool) -> None:
-        """Start every version that is due and not started; `over`: the newest is the last, and there is no later."""
+    def look(self, over: bool) -> bool:
+        """Start every version that is due and not started, and say whether none is left to be tried again; `over`: the
+        newest is the last, and there is no later."""
         published = self._run.weights.versions()
         due = {version for version in published if version % self._every == 0}
-        for version in sorted(due.union(published[-1:] if over else []) - self._settled):
+        due |= set(published[-1:] if over else [])
+        for version in sorted(due - self._settled):
             if self._tries[version] >= MOST_TRIES:
                 self._settled.add(version)
-            elif over or time.monotonic() >= self._next_try_s.get(version, 0.0):
+            elif time.monotonic() >= self._next_try_s.get(version, 0.0):
                 self._try(version)
+        return due <= self._settled
 
     def _try(self, version: int) -> None:
         try:
@@ -116,15 +119,15 @@ def _launch(root: Path) -> None:
 
 def main(words: list[str]) -> int:
     """`RUN_DIR JOB PARENT`; ends with the process PARENT that started it, or once the run is finished and all is
-    started."""
+    started or was tried often enough."""
     run, parent = RunDir.open(Path(words[0])), int(words[2])
     online = Online(run, words[1])
     while True:
         over, alone = bool(run.finished()), os.getppid() != parent
         if alone and not over:
             return 0  # the trainer's next life brings the next of these
-        online.look(over)
-        if over:
+        settled = online.look(over)
+        if over and (settled or alone):
             return 0
         time.sleep(LOOK_S)
 

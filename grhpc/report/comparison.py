@@ -86,7 +86,8 @@ def _notes(found: dict[str, Any]) -> list[str]:
         if part["test"] == "paired t" and part["questions"] < FEW:
             lines.append(f"{one_line(name, 30)}: {part['questions']} questions are too few to lean on the test")
     settings = found["settings"]
-    for setting, (first, second) in list(settings.items())[:SHOWN]:
+    judge_first = sorted(settings.items(), key=lambda item: not item[0].startswith("judge"))
+    for setting, (first, second) in judge_first[:SHOWN]:
         lines.append(one_line(f"not the same: {setting}: {first!r} and {second!r}", 160))
     if len(settings) > SHOWN:
         lines.append(f"and {len(settings) - SHOWN} more settings; see --json")

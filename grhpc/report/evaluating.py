@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from grhpc.report.judging import judging, judging_line
-from grhpc.report.text import duration, number
+from grhpc.report.text import duration, number, one_line
 from grhpc.store.atomic import list_names
 from grhpc.store.questions import Extent, QuestionShard
 from grhpc.store.rundir import QUEUES, RunDir
@@ -59,7 +59,7 @@ def head(found: Mapping[str, Any]) -> str:
 
 def lines(found: Mapping[str, Any]) -> list[str]:
     """The facts for people."""
-    text = [f"model: {found['model']}"]
+    text = [f"model: {one_line(str(found['model']), 160)}"]
     for stage, word in STAGES.items():
         done, pace = found["samples_done"][stage], found["samples_per_s"][stage]
         fast = "" if pace is None else f", {number(pace, 1)} a second"

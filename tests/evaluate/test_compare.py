@@ -215,6 +215,19 @@ def test_the_verb(two, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["benchmarks"]["tiny"]["p"] == 0.125
 
 
+def test_the_mean_is_of_the_figures_that_a_report_averages(tmp_path):
+    """A benchmark whose figure is a mean over groups counts by it: two groups, of one and of three questions."""
+    entries = {"g": entry("macro:g", ["g"])}
+    rows = [
+        [score(i, right, groups={"g": "small" if i == 0 else "large"}, benchmark="g") for i, right in enumerate(of)]
+        for of in ((0, 0, 0, 0), (1, 0, 0, 0))
+    ]
+    folders = [write_evaluation(tmp_path / n, of, entries=entries) for n, of in zip("ab", rows, strict=True)]
+    found = compare(*read(*folders))
+    assert found["benchmarks"]["g"]["difference"]["value"] == 0.25
+    assert found["benchmarks"]["g"]["metric"]["difference"]["value"] == found["average"]["value"] == 0.5
+
+
 def test_names_are_shown_not_obeyed(tmp_path, capsys):
     rows = [score(i, i % 2, groups={"g": HOSTILE}, benchmark=f"b{HOSTILE}") for i in range(4)]
     entries = {f"b{HOSTILE}": entry("macro:g", ["g"])}

@@ -30,6 +30,7 @@ from grhpc.eval_config import EvalClusterConfig
 from grhpc.evaluate import online
 from grhpc.evaluate.online import MOST_TRIES, Online
 from grhpc.evaluate.prepare import prepare
+from grhpc.lifetime import Lifetime
 from grhpc.store.events import read_events
 from grhpc.store.rundir import RunDir
 
@@ -144,6 +145,28 @@ def test_a_place_that_refuses_is_asked_again_and_not_for_ever(run, launched):
     assert RunDir.open(run.evaluation_dir("small", 2)).queue("questions").counts()["ready"] == 3, (
         "a person may resume it"
     )
+
+
+def test_the_last_version_is_tried_again_too(run, launched):
+    run.finish({})
+    launched.refusals += [StoreError("sbatch: error: Socket timed out (exit 1)")] * 2
+    assert online.main([str(run.root), "t-1", str(os.getppid())]) == 0
+    assert launched == ["v000000"] and len(errors(run)) == 2
+
+
+def test_a_trainer_that_comes_back_to_a_finished_run_has_its_evaluations_started(run, monkeypatch):
+    """Killed between the end of the run and its last look."""
+    waited = []
+
+    class Helper:
+        def wait(self, timeout):
+            waited.append(timeout)
+
+    monkeypatch.setattr(role.subprocess, "Popen", lambda words, env: Helper())
+    run.finish({})
+    life = Lifetime(job="local-7")
+    assert role._run("train", run, Job(LOCAL, "7", "local-7-7"), life) == 0
+    assert waited == [role.LET_END_S]
 
 
 def test_a_version_that_cannot_be_linked_is_told_and_the_others_go_on(run, launched):
