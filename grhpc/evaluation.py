@@ -9,14 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from grhpc import preflight, start
-from grhpc.cluster import amend, control
+from grhpc.cluster import control
 from grhpc.config_file import load_as
 from grhpc.errors import ConfigError, DataError, StoreError
 from grhpc.eval_config import EvalConfig
 from grhpc.evaluate.create import Model, create, model_of, put_back, settled, version_of
+from grhpc.evaluate.measured import refuse_other_weights
 from grhpc.report.find import find_run
 from grhpc.report.watch import show_result
 from grhpc.store.rundir import RunDir
+
+LARGE_BYTES = 4 << 30  # a model of this size takes seconds to look through
 
 
 def evaluate(args: argparse.Namespace) -> int:
@@ -36,7 +39,8 @@ def evaluate(args: argparse.Namespace) -> int:
     config = settled(config, root, model.model)
     start.check(config, args.no_launch)
     start.ensure_prepared(config, args.config, args.overrides)
-    return start.launch_new(create(root, config, model, models=amend.model_digests(config)), args)
+    _say_what_takes_long(model.model)
+    return start.launch_new(create(root, config, model), args)
 
 
 def _owner(words: str) -> RunDir | None:
@@ -76,16 +80,25 @@ def _again(run: RunDir, config: EvalConfig, model: Model | None, args: argparse.
     there = run.settings()
     same = there.model.model if model is None and isinstance(there, EvalConfig) else model.model if model else ""
     start.refuse_other_settings(run, settled(config, run.root, same))
+    if model is not None and isinstance(there, EvalConfig) and not there.sample.endpoint.url:
+        _say_what_takes_long(model.model)
+        refuse_other_weights(run, model.model)
     if run.finished():
         print(f"{run.name} is finished; to evaluate again: --set run.name=..., or remove {run.root}", flush=True)
         return show_result(run)
     if args.no_launch:
         return start.by_hand(run)
-    live = control.live_jobs(run)
-    num = 0 if live else put_back(run)
+    goes_on = bool(control.live_jobs(run)) and not run.stop_reason()
+    num = 0 if goes_on else put_back(run)
     if num:
         print(f"{num} shards that failed or were lost are tried again", flush=True)
-    jobs = [] if live else control.resume(run)
+    jobs = [] if goes_on else control.resume(run)
     said = ", ".join(f"{job.role} job {job.job_id}" for job in jobs) or "is already running"
     print(f"{run.name}: {said}", flush=True)
     return start.look(run, args.watch)
+
+
+def _say_what_takes_long(model: str) -> None:
+    size = sum(path.stat().st_size for path in Path(model).iterdir() if path.is_file()) if Path(model).is_dir() else 0
+    if size > LARGE_BYTES:
+        print(f"reading parts of the {size / 2**30:.0f} GiB in {model}, to know it again ...", flush=True)

@@ -10,11 +10,9 @@ with who made it and when.
 """
 
 import getpass
-import hashlib
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from grhpc.cluster import control
@@ -25,6 +23,7 @@ from grhpc.eval_config import EvalConfig
 from grhpc.kinds import Settings
 from grhpc.sft_config import SftConfig
 from grhpc.store.atomic import list_names
+from grhpc.store.model_digest import model_digest
 from grhpc.store.rundir import RunDir
 
 MAY_CHANGE = (
@@ -43,7 +42,6 @@ MAY_CHANGE = (
     "evaluate.config",
 )
 MAY_MOVE = ("policy.model", "verifier.model", "model.model", "data.prepared")
-END_BYTES = 2**20
 Changes = dict[str, list[Any]]
 
 
@@ -113,28 +111,12 @@ def amend(run: RunDir, config: Settings, changes: Changes, **about: Any) -> None
 
 
 def model_digests(config: Settings) -> dict[str, str]:
-    """What `amended` knows the run's models by, once they have moved."""
+    """What `amended` knows the run's models by, once they have moved; an evaluation has them from the beginning."""
     if isinstance(config, SftConfig):
         return {"model.model": model_digest(config.model.model)}
     if isinstance(config, EvalConfig):
-        return {"model.model": model_digest(config.model.model), "verifier.model": model_digest(config.verifier.model)}
+        return {}
     return {"policy.model": model_digest(config.policy.model), "verifier.model": model_digest(config.verifier.model)}
-
-
-def model_digest(model: str) -> str:
-    """Of a model's folder: every file's name, size, first and last MiB; "" where it is no folder here (a Hub id)."""
-    folder = Path(model)
-    if not model or not folder.is_dir():
-        return ""
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")):
-        size = path.stat().st_size
-        digest.update(f"{path.name}\0{size}\0".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(END_BYTES))
-            file.seek(max(0, size - END_BYTES))
-            digest.update(file.read())
-    return digest.hexdigest()
 
 
 def _refuse_unless_moved(run: RunDir, setting: str, values: list[Any]) -> None:

@@ -14,8 +14,9 @@ from grhpc.config_file import with_absolute_paths
 from grhpc.errors import ConfigError, DataError
 from grhpc.eval_config import EvalConfig
 from grhpc.evaluate.benchmarks import load_benchmarks
-from grhpc.evaluate.measured import digest_of_model, find_version, link_version
+from grhpc.evaluate.measured import digest_of, find_version, link_version
 from grhpc.evaluate.prepare import load_questions, read_prepared
+from grhpc.store.model_digest import model_digest
 from grhpc.store.questions import Extent, QuestionShard
 from grhpc.store.rundir import RunDir
 from grhpc.store.weights import WeightRef
@@ -77,10 +78,9 @@ def create(root: Path, config: EvalConfig, model: Model, **about: Any) -> RunDir
 
     if model.weights is not None and model.owner is not None:
         about |= {"weights_of": model.owner.run_id, "of_run": model.owner.name, "version": model.weights.version}
-        about["weight_digest"] = model.weights.digest
-    else:
-        about["weight_digest"] = "" if config.sample.endpoint.url else digest_of_model(config.model.model)
-    about["model"], about["extent"] = model.label, extent.as_json()
+    digest = "" if config.sample.endpoint.url else digest_of(config.model.model, model.weights)
+    about["model"], about["weight_digest"], about["extent"] = model.label, digest, extent.as_json()
+    about["models"] = {"model.model": digest, "verifier.model": model_digest(config.verifier.model)}
     about["data"] = {name: parts[name]["data_sha256"] for name in config.benchmarks}
     about["questions"] = {name: parts[name]["sha256"] for name in config.benchmarks}
     return RunDir.create(root, config, fill, **about)

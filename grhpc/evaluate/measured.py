@@ -3,25 +3,27 @@
 A version's files are linked into the evaluation, so that the run may prune them: the tasks read them from there, as
 rollout tasks read a run's: checked, and copied to their node once.
 
-Does not know: engines, benchmarks. Invariant: the digest that stands in the samples is of all the bytes that were
-linked or named when the evaluation was made.
+Does not know: engines, benchmarks. Invariant: what a task gets is what the evaluation was made with, by its digest or
+commit, or it gets nothing: so of the measured model, and so of the judge's.
 """
 
 import os
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from grhpc.errors import DataError, Pruned
+from grhpc.data import hub
+from grhpc.errors import ConfigError, DataError, Pruned
 from grhpc.eval_config import EvalConfig
-from grhpc.judge.engine_judge import model_digest
-from grhpc.store.atomic import list_names, make_dir, storing
+from grhpc.store.atomic import make_dir
 from grhpc.store.local_copy import node_dir
+from grhpc.store.model_digest import model_digest
 from grhpc.store.rundir import RunDir
-from grhpc.store.transfer import copy_checked, describe, digest_of_files
+from grhpc.store.transfer import copy_checked
 from grhpc.store.weights import MANIFEST, WeightRef, WeightStore
 
 _LINKED = "weights"  # in the evaluation's directory, laid out as a run's
+_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "*.py"]  # what an engine reads
+_OTHER_FORMATS = ["original/*", "consolidated*"]
 
 
 class Measured:
@@ -33,13 +35,17 @@ class Measured:
         self._store = WeightStore(run.root / _LINKED, run_id=owner) if owner else None
 
     def fetch(self) -> str:
-        """A folder on this node, or what the configuration names. Raises DataError, CorruptFile."""
+        """The measured model's folder. Raises ConfigError where it is another one by now, DataError, CorruptFile."""
         if self._store is None:
-            return self._config.model.model
+            return _same(self._config.model.model, self._run.about["weight_digest"], self._run)
         newest = self._store.newest()
         if newest is None:
             raise DataError(f"no weights in {self._store.directory}", "they were there when the evaluation was made")
         return str(self._store.fetch(newest, node_dir(self._config.store.local_dir)))
+
+    def judge(self) -> str:
+        """The folder of the judge's model. Raises ConfigError where it is another one by now, DataError."""
+        return _same(self._config.verifier.model, self._run.about["models"]["verifier.model"], self._run)
 
     def leave(self) -> None:
         """This process needs the node's copy no more."""
@@ -91,12 +97,45 @@ def find_version(owner: RunDir, version: int | None) -> WeightRef:
     return found
 
 
-def digest_of_model(model: str) -> str:
-    """Of a folder, the names and contents of all its files, as a published version's digest is; of a Hub id, its
-    commit. Equal bytes, equal digest."""
-    folder = Path(model)
-    if not folder.is_dir():
-        return model_digest(model)
-    names = [name for name in list_names(folder) if name != MANIFEST and (folder / name).is_file()]
-    with storing(folder), ThreadPoolExecutor(max_workers=4) as pool:
-        return digest_of_files(dict(zip(names, pool.map(describe, [folder / name for name in names]), strict=True)))
+def digest_of(model: str, version: WeightRef | None) -> str:
+    """What says whose samples they are. Raises DataError where a Hub id's commit is not known here, Pruned."""
+    try:
+        digest = model_digest(model)
+    except FileNotFoundError:
+        digest = ""
+    if digest:
+        return digest
+    if version is not None:
+        raise Pruned(f"{version.path} was pruned while it was read", "evaluate a newer version")
+    raise DataError(f"nothing here says which commit {model} is", f"{hub.REMEDY}; or name a model's folder")
+
+
+def refuse_other_weights(run: RunDir, model: str) -> None:
+    """Raise ConfigError where `model` is not what the evaluation was made with."""
+    if model_digest(model) != run.about["weight_digest"]:
+        raise ConfigError(
+            f"{model} is not what {run.name} measures: its files, or its commit, changed since that was made",
+            f"evaluate it under another name: --set run.name=...; the old table: python submit.py report {run.name}",
+        )
+
+
+def _same(model: str, digest: str, run: RunDir) -> str:
+    """The folder of that model; of a Hub id, of the commit that is its digest, downloaded where it is not here."""
+    if not Path(model).is_dir():
+        return _at_commit(model, digest)
+    if model_digest(model) != digest:
+        raise ConfigError(
+            f"the files in {model} are not those with which {run.name} was made",
+            f"put those back and resume; or evaluate anew under another run.name, or with {run.root} removed",
+        )
+    return model
+
+
+def _at_commit(model: str, commit: str) -> str:
+    from huggingface_hub import snapshot_download
+
+    try:
+        hub.answers()
+        return snapshot_download(model, revision=commit, allow_patterns=_FILES, ignore_patterns=_OTHER_FORMATS)
+    except hub.errors() as error:
+        raise DataError(f"{model} at commit {commit[:12]} cannot be had: {hub.reason(error)}", hub.REMEDY) from None

@@ -13,6 +13,7 @@ shard has its scores.
 import contextlib
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -191,17 +192,12 @@ class EvaluateWorker:
     def _make_decider(self) -> Decider:
         config, memory = self._config, None
         tokenizer: Any = None
+        if self._judge_has_an_engine:
+            config = replace(config, verifier=replace(config.verifier, model=self._measured.judge()))
         if config.verify.asks_a_model:
             memory = DecisionLog(self._run.decisions_dir, run_id=self._run.run_id, task=self._life.job)
-            tokenizer = self._lengths()
+            tokenizer = _lengths(config)
         return make_decider(config, tokenizer, self._stalled, memory, confidence=False)
-
-    def _lengths(self) -> Any:
-        """The judge's tokenizer, which counts the length of a question to it. Where it is not known, a server of which
-        nothing else is named judges by its own limit."""
-        if self._config.verifier.model:
-            return load_tokenizer(self._config.verifier.model)
-        return lambda texts: {"input_ids": [[] for _ in texts]}
 
     def _should_stop(self) -> bool:
         return self._life.draining or (self._lease is not None and self._lease.lost)
@@ -211,3 +207,11 @@ class EvaluateWorker:
         if self._lease is not None:
             self._lease.fail(problem)
         self._events.emit("error", problem=problem)
+
+
+def _lengths(config: EvalConfig) -> Any:
+    """The judge's tokenizer, which counts the length of a question to it. Where it is not known, a server of which
+    nothing else is named judges by its own limit."""
+    if config.verifier.model:
+        return load_tokenizer(config.verifier.model)
+    return lambda texts: {"input_ids": [[] for _ in texts]}

@@ -4,12 +4,10 @@ Does not know: templates, decisions that are remembered. Invariant: a prompt tha
 engine sees it, and what the settings allow always fits: a model that holds less is a ConfigError.
 """
 
-import hashlib
 import json
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from grhpc.answer.judge import read_decision
@@ -19,10 +17,9 @@ from grhpc.engine.vllm import Completion, Request, context_tokens
 from grhpc.errors import ConfigError
 from grhpc.eval_config import EvalConfig
 from grhpc.judge.judge import Heard, Reply, refused, unheard
+from grhpc.store.model_digest import model_digest
 
 RETRY_TEMPERATURE = 0.3  # a greedy model that rambled once rambles again
-_SMALL = 16 << 20  # bytes of a file that goes into its model's digest as a whole
-_STEP, _SAMPLE = 1 << 20, 4 << 10  # of a larger one so many bytes of every MiB: no matrix changes between them
 _WORD_TOKENS = 12  # from the end of a text, within which its decision's word begins
 
 
@@ -122,25 +119,3 @@ def make_engine_judge(
     if engine.extra:  # quantisation, a cache's precision and the like
         identity += f" {json.dumps(engine.extra, sort_keys=True, default=str)}"
     return EngineJudge(host, tokenizer, verifier, config.run.seed, identity, confidence)
-
-
-def model_digest(model: str) -> str:
-    """What a model folder holds, in 16 hex digits: names, sizes, small files whole, of large ones a part of every MiB
-    (adapters that were merged in leave both ends as they were). Of a Hub id, the commit that is used here."""
-    folder = Path(model)
-    if not folder.is_dir():
-        from transformers import AutoConfig
-
-        return str(getattr(AutoConfig.from_pretrained(model), "_commit_hash", "") or "")[:16]
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")):
-        size = path.stat().st_size
-        digest.update(f"{path.name}\0{size}\0".encode())
-        with open(path, "rb") as file:
-            if size <= _SMALL:
-                digest.update(file.read())
-                continue
-            for place in (*range(0, size - _SAMPLE, _STEP), size - _SAMPLE):
-                file.seek(place)
-                digest.update(file.read(_SAMPLE))
-    return digest.hexdigest()[:16]

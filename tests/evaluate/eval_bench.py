@@ -51,7 +51,7 @@ def make_evaluation(folder: Path, config: EvalConfig, name: str = "e", model: Pa
     root = folder / name
     found = settled(config, root, str(model))
     prepare(found)
-    return create(root, found, model_of(str(model)), models={"verifier.model": ""})
+    return create(root, found, model_of(str(model)))
 
 
 @dataclass

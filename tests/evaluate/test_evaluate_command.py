@@ -5,16 +5,19 @@ import os
 import shutil
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 from eval_bench import POLICY, Scripted, Task, configured
 
+from grhpc import evaluation
 from grhpc.cli import main
 from grhpc.config import Config, DataConfig, ModelConfig, RunConfig, TrainConfig, VerifierConfig
 from grhpc.config_file import dump
-from grhpc.errors import Pruned
+from grhpc.errors import ConfigError, DataError, Pruned
 from grhpc.evaluate import measured
-from grhpc.evaluate.measured import Measured, digest_of_model
+from grhpc.evaluate.measured import Measured
 from grhpc.sft_config import SftConfig, SftDataConfig
+from grhpc.store.model_digest import model_digest
 from grhpc.store.rundir import RunDir
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "eval-tiny.yaml")
@@ -71,7 +74,7 @@ def test_a_runs_version_is_linked_and_outlives_its_pruning(submit, trained):
     assert code == 0, err
     run = RunDir.open(trained.evaluation_dir("eval-tiny", 3))
     assert (run.about["model"], run.about["version"]) == ("trained v3", 3)
-    assert run.about["weight_digest"] == digest_of_model(str(POLICY)), "equal bytes have one digest"
+    assert run.about["weight_digest"] == model_digest(str(POLICY)), "equal bytes have one digest"
     assert run.queue("questions").counts()["ready"] == 1 and run.name == "trained/eval/eval-tiny/v000003"
     script = (run.jobs_dir / "evaluate.sbatch").read_text()
     assert "#SBATCH --job-name=trained-eval-eval-tiny-v000003-evaluate\n" in script
@@ -124,6 +127,53 @@ def test_a_models_folder(submit):
     run = RunDir.open(Path("runs/eval-tiny"))
     assert run.about["model"] == "policy" and not (run.root / "weights").exists()
     assert run.evaluation().model.model == str(POLICY)
+
+
+def test_a_folder_that_holds_other_weights_by_now_is_not_measured(submit, tmp_path):
+    """By no task, and under the same name it shows no table of what it was."""
+    folder = tmp_path / "policy"
+    shutil.copytree(POLICY, folder)
+    assert submit(*evaluate(folder))[0] == 0
+    run = RunDir.open(Path("runs/eval-tiny"))
+    assert Measured(run, run.evaluation()).fetch() == str(folder)
+    with open(folder / "model.safetensors", "r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"y")
+    with pytest.raises(ConfigError, match=r"the files in .* are not those with which eval-tiny was made"):
+        Measured(run, run.evaluation()).fetch()
+    for finished in (False, True):
+        if finished:
+            Task(run, sampler=Scripted(0, lambda q, k: "\\boxed{1}")).serve()
+        code, out, err = submit(*evaluate(folder))
+        assert code == 2 and "is not what eval-tiny measures: its files, or its commit, changed" in err and not out
+        assert "--set run.name=" in err
+
+
+def test_a_hub_id_is_measured_at_the_commit_that_it_had(submit, tmp_path, monkeypatch):
+    old, new = "a" * 40, "b" * 40
+    repo = tmp_path / "hub" / "models--org--tiny"
+    (repo / "refs").mkdir(parents=True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    for commit in (old, new):
+        shutil.copytree(POLICY, repo / "snapshots" / commit)
+    (repo / "refs" / "main").write_text(old)
+    code, _, err = submit(*evaluate("org/tiny"))
+    assert code == 0, err
+    run = RunDir.open(Path("runs/eval-tiny"))
+    assert (run.about["weight_digest"], run.about["model"]) == (old, "org/tiny")
+    assert submit(*evaluate("org/tiny"))[0] == 0
+    (repo / "refs" / "main").write_text(new)
+    assert Measured(run, run.evaluation()).fetch() == str(repo / "snapshots" / old)
+    code, _, err = submit(*evaluate("org/tiny"))
+    assert code == 2 and "org/tiny is not what eval-tiny measures" in err
+    shutil.rmtree(repo / "snapshots" / old)
+    with pytest.raises(DataError, match="org/tiny at commit aaaaaaaaaaaa cannot be had"):
+        Measured(run, run.evaluation()).fetch()
+
+
+def test_a_large_model_is_looked_through_with_a_word(submit, monkeypatch):
+    monkeypatch.setattr(evaluation, "LARGE_BYTES", 1000)
+    assert "reading parts of the 0 GiB in" in submit(*evaluate(POLICY))[1]
 
 
 def test_a_finished_one_shows_its_table(submit):

@@ -14,13 +14,13 @@ from random_models import reference_greedy
 
 from grhpc.config import VerifierConfig, VerifyConfig
 from grhpc.data import tiny
-from grhpc.errors import CorruptFile, GaveUp
+from grhpc.errors import ConfigError, CorruptFile, GaveUp
 from grhpc.evaluate.create import put_back
-from grhpc.evaluate.measured import digest_of_model
 from grhpc.evaluate.sampling import first_seed
 from grhpc.evaluate.statistics import TOO_LONG
 from grhpc.judge.decide import Decided, Decision
 from grhpc.records import NO_VERDICT, YES, Sample, Score
+from grhpc.store.model_digest import model_digest
 from grhpc.store.shard import write_shard
 
 
@@ -60,7 +60,7 @@ def test_every_question_is_asked_and_scored_once_and_written_down(tmp_path, engi
     assert order == sorted(set(order))
     assert {s.benchmark: s.num_samples for s in scores} == {"tiny": 1, "gsm8k": 1, "mmlu-pro": 1, "aime24": 4}
     assert sum(part["samples"] for part in summary["benchmarks"].values()) == len(scores)
-    assert {s.weight_digest for s in scores} == {digest_of_model(str(POLICY))} == {summary["weight_digest"]}
+    assert {s.weight_digest for s in scores} == {model_digest(str(POLICY))} == {summary["weight_digest"]}
     assert summary["samples_sha256"] == hashlib.sha256(run.samples_path.read_bytes()).hexdigest()
     for s in (s for s in scores if s.benchmark == "tiny"):
         assert s.score == float(s.extracted is not None and tiny.oracle(s.question, s.extracted))
@@ -251,8 +251,22 @@ def test_one_engine_at_a_time_and_back_to_what_a_dead_task_gave_back(tmp_path):
     assert {s.score for s in scores if s.sample % 2 == 0} == {1.0}
     unknown = [s for s in scores if s.sample % 2]
     assert unknown and all(math.isnan(s.score) and s.layer == "generative" for s in unknown)
-    part = json.loads(run.summary_path.read_text())["benchmarks"]["aime24"]
+    summary = json.loads(run.summary_path.read_text())
+    part = summary["benchmarks"]["aime24"]
     assert part["undecided"]["value"] == 0.5 and part["value"] == 0.5
+    assert summary["config"]["judge"]["digest"] == model_digest(str(POLICY)), "what judged is named"
+
+
+def test_a_judge_that_was_exchanged_judges_nothing(tmp_path):
+    folder = tmp_path / "judge"
+    shutil.copytree(POLICY, folder)
+    judge = VerifierConfig(str(folder), "float32", max_new_tokens=64, max_input_tokens=400)
+    config = replace(configured(tmp_path, "gsm8k"), verify=VerifyConfig(mode="generative"), verifier=judge)
+    run = make_evaluation(tmp_path, config)
+    Task(run).worker.close()
+    (folder / "generation_config.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"the files in .*judge are not those with which e was made"):
+        Task(run)
 
 
 def test_answers_of_two_models_make_no_table(tmp_path):
