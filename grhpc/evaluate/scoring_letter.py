@@ -39,7 +39,7 @@ _DOUBT = re.compile(
     r"\b(?:not|cannot|never|no|none|nor|neither|except|excepting|excluding|excludes?|excluded|besides|but|unlike|wrong|"
     r"incorrect|false|untrue|invalid|impossible|implausible|unlikely|eliminat\w*|reject\w*|ruled?|avoid|rather than|"
     r"other than|instead of|unsure|uncertain|unclear|doubt\w*|maybe|perhaps|possibly|possible|might|could|may|either|"
-    r"also|alternatively|otherwise)\b|n['\u2019]t\b|^(?:or|and)\b|\b(?:or|and)$",
+    r"also|alternatively|otherwise)\b|n['\u2019]t\b|^or\b|\b(?:or|and)$",
     re.IGNORECASE,
 )
 _AMONG = re.compile(r"\b(?:and|or)\b", re.IGNORECASE)

@@ -48,21 +48,35 @@ _SPACING = re.compile(r"\\[,;:! ]|\\q?quad|\\[()\[\]]|~")
 _WRAPPED = re.compile(r"\\(?:text|mathrm|textrm|operatorname|mathbf|mbox|rm)\s*\{([^{}]*)\}")
 _TIMES = re.compile(r"(?<=\d) ?[xX] ?(?=10\s*\^)")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))|(?<=\d) (?=\d{3}(?!\d))")
-_EQUALS = re.compile(r".*(?:=|\u2248|\\approx|\\simeq|\\sim)", re.DOTALL)
+_EQUALS = re.compile(r"=|\u2248|\\approx|\\simeq|\\sim(?![a-z])")
+# What makes "x = 3, x = 5" or "x <= 3" no equation that ends in the one answer.
+_NO_EQUATION = re.compile(
+    r"[,;<>!\u2260\u2264\u2265\u00b1]|\\(?:not|ne|neq|le|leq|ge|geq|lt|gt|pm)(?![a-z])|\d\s+[A-Za-z]\w*\s*$"
+    r"|(?<![A-Za-z\\])(?:or|and|not|nor|if|for|when|where|with|at|but|while|then|to|either)(?![A-Za-z])"
+)
+_BRACKETED = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|\{[^{}]*\}|(?<=[\d)])!(?=\s)")
+_BARE = r"\d[\d.]*\s*%?"
+_RANGE = re.compile(rf"{_BARE}\s*-\s*{_BARE}(?:\s*-\s*{_BARE})*|{_BARE}(?:\s*/\s*{_BARE}){{2,}}")  # 5-6, or a date
 _TOKEN = re.compile(
-    r"\s*(?:(?P<number>(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)|(?P<name>\\?[A-Za-z]+)|(?P<sign>[-+*/^(){}\[\]!%_\u00b0]))"
+    r"\s*(?:(?P<number>(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)|(?P<name>\\?[A-Za-z]+)|(?P<sign>[-+*/^(){}\[\]!%_]))"
 )
 _KNOWN = "km|cm|mm|nm|um|kg|mg|ms|ns|kHz|MHz|GHz|Hz|kJ|MeV|keV|GeV|eV|kPa|Pa|kN|kW|mW|MW|mA|mV|kV|mol|rad|bits?|cal|min"
 _UNIT = re.compile(
-    r"(?P<value>.*[\d)}\]!%\u00b0])(?:\s*(?:(?:"
+    r"(?P<value>.*[\d)}\]!%])(?:\s*(?:(?:"
     + _KNOWN
-    + r"|[mgsAVWNJKCFTHLhl\u03a9])(?![A-Za-z]))|\s+[A-Za-z]{2,}|\s*\u00b0\s*[CF])"
+    + r"|[mgsAVWNJKCFTHLhl\u03a9])(?![A-Za-z]))|\s+[A-Za-z]{2,}|\s*\u00b0(?:\s*[CF])?)"
     r"(?P<rest>(?:[\s/*.^{}()-]|[A-Za-z\u03a9\u00b0]|(?<=[\^{A-Za-z-])\d)*)",
     re.DOTALL,
 )
 _NO_UNIT = re.compile(
-    r"(?<![A-Za-z\\])(?:or|and|to|plus|minus|times|over|if|for|when|where|sin|cos|tan|ln|log|exp|sqrt|pi|e|mod|x|y)(?![A-Za-z])"
+    r"(?<![A-Za-z\\])(?:or|and|to|plus|minus|times|over|if|for|when|where|sin|cos|tan|ln|log|exp|sqrt|pi|e|mod|x|y"
+    r"|(?:hundred|thousand|million|billion|trillion|quadrillion|dozen|score|lakh|crore|half|third|quarter|tenth|hundredth"
+    r"|thousandth|millionth|pair)s?|halves|percent(?:age)?s?|per\s+(?:cent|mille?)|basis|bps|ppm|ppb|mn|bn|squared|cubed"
+    r"|factorial|choose|base|binary|octal|hex|is|not|but|nor|maybe|perhaps|except|unless|otherwise|wrong|incorrect|false"
+    r"|more|less|fewer|at)(?![A-Za-z])",
+    re.IGNORECASE,
 )
+_ANGLED = re.compile(r"\\?(?:arc)?(?:sin|cos|tan)|\\?(?:log|ln|exp)|\\?pi(?![a-z])")  # beside which a degree is no unit
 _FUNCTIONS = {"sin": math.sin, "cos": math.cos, "tan": math.tan, "ln": math.log, "exp": math.exp}
 _FUNCTIONS |= {"arctan": math.atan, "arcsin": math.asin, "arccos": math.acos}
 _CONSTANTS = {"pi": math.pi, "e": math.e}
@@ -73,12 +87,14 @@ def read_number(text: str, *, unit: bool = True) -> float | None:
     equals sign does not count, nor does a unit after the number, which may stand there only if `unit`."""
     if len(text) > _LONGEST:
         return None
-    text = _THOUSANDS.sub("", _EQUALS.sub("", _cleaned(text)).strip(" .;"))
+    text = _right_side(_THOUSANDS.sub("", _cleaned(text))).strip(" .;")
     value = _evaluate(text)
     if value is not None or not unit:
         return value
     match = _UNIT.fullmatch(text)
-    if match is None or _NO_UNIT.search(text[match.end("value") :]):
+    if match is None or _NO_UNIT.search(said := text[match.end("value") :]):
+        return None
+    if ("\u00b0" in said or "deg" in said.lower()) and _ANGLED.search(match["value"]):
         return None
     return _evaluate(match["value"])
 
@@ -104,6 +120,15 @@ def split_outside(text: str) -> list[str]:
     return [part.strip() for part in parts]
 
 
+def _right_side(text: str) -> str:
+    """What stands after the last equals sign, where what stands before it is one equation; else the whole."""
+    *before, last = _EQUALS.split(text)
+    for side in before:
+        if _NO_EQUATION.search(_BRACKETED.sub(" ", side)):
+            return text
+    return last
+
+
 def _cleaned(text: str) -> str:
     text = _SUPERSCRIPT.sub(lambda match: "^{" + match[0].translate(_RAISED) + "}", text)
     for written, plain in _REPLACED:
@@ -112,6 +137,8 @@ def _cleaned(text: str) -> str:
 
 
 def _evaluate(text: str) -> float | None:
+    if _RANGE.fullmatch(text):
+        return None
     try:
         reader = _Arithmetic(text)
         value = reader.sum(0)
@@ -180,9 +207,10 @@ class _Arithmetic:
         if depth > _DEEPEST:
             raise ValueError("too deep")
         value = self._atom(depth)
-        while self._peek() in ("!", "%", "\u00b0"):
-            sign = self._next()[1]
-            value = _factorial(value) if sign == "!" else value / 100 if sign == "%" else value
+        if self._peek() in ("!", "%"):
+            value = _factorial(value) if self._next()[1] == "!" else value / 100
+            if self._peek() in ("!", "%"):  # a double factorial, or worse
+                raise ValueError(self._peek())
         if self._peek() == "^":
             self._next()
             return math.pow(value, self._signed(depth + 1))
@@ -217,14 +245,24 @@ class _Arithmetic:
         if word == "log" and self._peek() == "_":  # without a base it may be any of three
             self._next()
             base = self._argument(depth)
-            return math.log(self._argument(depth), base)
+            return math.log(self._only_argument(depth), base)
         if word in _FUNCTIONS:
             power = 1.0
             if self._peek() == "^":
                 self._next()
                 power = self._signed(depth)
-            return math.pow(_FUNCTIONS[word](self._argument(depth)), power)
+                if power < 0:  # an inverse function, by custom
+                    raise ValueError(word)
+            return math.pow(_FUNCTIONS[word](self._only_argument(depth)), power)
         raise ValueError(word)
+
+    def _only_argument(self, depth: int) -> float:
+        """An argument in round brackets, or one that nothing follows of which it could be a part: not \\sin 2\\pi."""
+        bracketed = self._peek() == "("
+        value = self._argument(depth)
+        if not bracketed and not self.done and self._peek() not in ("+", "-", ")", "}", "]"):
+            raise ValueError(self._peek())
+        return value
 
     def _argument(self, depth: int) -> float:
         """A bracket or one token; \\frac12 is a half."""

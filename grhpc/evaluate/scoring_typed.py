@@ -29,7 +29,9 @@ _YES, _NO = frozenset(("yes", "true", "correct")), frozenset(("no", "false", "in
 _DEEPEST_FONT = 4
 _MOST_OPTIONS = 6  # TheoremQA's are (a) to (f)
 _FONT = re.compile(r"\\(?:text|texttt|textbf|mathrm|mathbf)\s*\{([^{}]*)\}")
-_LEFT_SIDE = re.compile(r"[A-Za-z_\\][\w\\{}() ]{0,30}?\s*(?:=|\\in(?![a-z]))\s*([^=]*)")
+_LEFT_SIDE = re.compile(
+    r"(?!.*(?:\b(?:or|and|not)\b|\\n(?:ot|eq?)\b))[A-Za-z_\\][\w\\{}() ]{0,30}?\s*(?:=|\\in(?![a-z]))\s*([^=]*)"
+)
 _TUPLE = re.compile(r"([\[(])(.*)([\])])", re.DOTALL)
 _BBEH_PREFIX = re.compile(r"\A.*the (?:final )?answer is:?\s*", re.DOTALL)
 
