@@ -11,6 +11,7 @@ from grhpc.cluster import footprint
 from grhpc.cluster.footprint import Shape, human
 from grhpc.cluster.sbatch import ONE_JOB, directives, python_command, role_config, setup_lines
 from grhpc.config import AnyConfig, Config, EngineConfig, RoleConfig
+from grhpc.config_file import load_as
 from grhpc.eval_config import EvalConfig
 from grhpc.kinds import Settings, Training
 from grhpc.sft_config import SftConfig
@@ -27,7 +28,7 @@ def plan(config: Settings) -> str:
 
 
 def _grpo(config: Config) -> list[str]:
-    policy, lines = read_shape(config.policy.model), [*_layout(config), *_length(config)]
+    policy, lines = read_shape(config.policy.model), [*_layout(config), *_length(config), *_evaluations(config)]
     if policy is None:
         return [
             *lines,
@@ -168,6 +169,16 @@ def _num_prompts(config: Config) -> int:
         return int(manifest["prompts"]["train"])
     except (OSError, ValueError, KeyError, TypeError):
         return 0
+
+
+def _evaluations(config: Config) -> list[str]:
+    """Those that the run will start by itself."""
+    every, steps = config.evaluate.every, config.train.steps
+    if not every:
+        return []
+    num, asked = steps // every + 1 + (steps % every > 0), load_as(EvalConfig, config.evaluate.config)
+    tasks = f"{asked.cluster.evaluate.tasks} tasks and {gpus(asked, 'evaluate')} GPUs"
+    return [f"evaluations: {num}, of every {every}. version and the last, each with {tasks}: {config.evaluate.config}"]
 
 
 def _training(config: Training, dtype: str, shape: Shape) -> str:

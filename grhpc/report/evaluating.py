@@ -67,19 +67,13 @@ def lines(found: Mapping[str, Any]) -> list[str]:
             f"{word}: {done} of {found['samples']} samples in {found['shards_done'][stage]} of {found['shards']} shards"
             + fast
         )
-    if found["left_s"]:
+    if found["left_s"] and found["state"] == "running":
         text.append(f"about {duration(found['left_s'])} to go")
+    if held := sum(counts["leased"] for counts in found["queues"].values()):
+        text.append(f"shards that tasks hold: {held} (one whose task has died comes back after store.lease_s)")
     failed = {name: counts["failed"] for name, counts in found["queues"].items() if counts["failed"]}
     text += [f"failed shards of {name}: {num}" for name, num in failed.items()]
     return text + ([judging_line(found["judging"])] if found["judging"] else [])
-
-
-def shard_line(event: Event) -> str:
-    """A shard that a task has taken a stage further."""
-    word = STAGES.get(str(event.get("stage")), "done")
-    return (
-        f"shard {event.get('shard', '')} {word}: {event.get('samples')} samples in {number(event.get('seconds'), 1)} s"
-    )
 
 
 def _samples(shards: Sequence[QuestionShard], names: set[str]) -> int:

@@ -49,6 +49,7 @@ def gather(run: RunDir) -> Result:
         "evaluation": run.name,
         "model": summary.get("model"),
         "weight_digest": summary.get("weight_digest"),
+        "limit": _mapping(summary.get("config")).get("limit"),
         "benchmarks": parts,
         "average": average(parts.values()),
         "averages": _averages(parts),
@@ -136,6 +137,12 @@ def _more(result: Result) -> list[str]:
                 lines.append(f"{_title(name, part)}: {mean} over {shown}")
     if any(part["undecided"]["value"] for part in result["benchmarks"].values()):
         lines.append("* some samples have no verdict: they count as wrong; `undecided` is their share")
+    for name, part in result["benchmarks"].items():
+        if part["too_long"]["value"] == 1:
+            what = "nothing was asked: every prompt is longer than data.max_prompt_tokens"
+            lines.append(f"{_title(name, part)}: {what}")
+    if result["limit"] is not None:
+        lines.append(f"only the first {one_line(str(result['limit']), 12)} questions of each benchmark: data.limit")
     return lines
 
 

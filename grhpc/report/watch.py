@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from grhpc.records import DECISIONS
-from grhpc.report import evaluating, evaluation, tuning
+from grhpc.report import evaluation, tuning
 from grhpc.report.follow import Following
 from grhpc.report.history import Event
 from grhpc.report.logs import log_end
@@ -77,9 +77,12 @@ def _on_terminal(console: Console, following: Following) -> str:
 
 
 def _on_lines(console: Console, following: Following) -> str:
-    said_s = time.monotonic()
+    said_s, progress = time.monotonic(), following.progress()
     while True:
         lines = [line for event in following.poll() if (line := _line(event, following))]
+        if following.run.kind == "eval" and following.progress() != progress:
+            progress = following.progress()
+            lines.append(progress)
         for line in lines:
             console.print(line, markup=False)
         if lines:
@@ -116,8 +119,6 @@ def _line(event: Event, following: Following) -> str:
             return f"{who}: ready" + ("" if took_s is None else f" after {duration(took_s)}")
         case "error":
             return f"{who}: error: {one_line(str(event.get('problem', '')), 300)}"
-        case "shard" if following.run.kind == "eval":
-            return f"{who}: {evaluating.shard_line(event)}; {following.progress()}"
         case "step" if following.run.kind == "sft":
             return f"step {event['step']:>4} of {following.total_steps}: {tuning.step_text(event)}"
         case "heldout" if following.run.kind == "sft":

@@ -131,6 +131,12 @@ def test_a_run_of_fine_tuning_counts_its_one_job_its_model_and_its_checkpoints()
     assert "4.6 MiB for the model, 54.8 MiB for 3 checkpoints" in told
 
 
+def test_the_evaluations_that_a_run_starts_are_told() -> None:
+    told = plan(load_any("configs/tiny.yaml", ["evaluate.every=10", "evaluate.config=configs/eval.yaml"]))
+    assert "evaluations: 4, of every 10. version and the last, each with 8 tasks and 8 GPUs: configs/eval.yaml" in told
+    assert "evaluations: " not in plan(load_any("configs/tiny.yaml"))
+
+
 def test_an_evaluation_names_its_benchmarks_its_model_and_its_judge() -> None:
     model = "grhpc/data/tiny_models/policy"
     judge = ["verify.mode=generative", f"verifier.model={model}"]
