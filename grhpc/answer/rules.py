@@ -55,6 +55,8 @@ _UNSURE = re.compile(
     r"|0\.\d*\)?\s*\^|(?:/|frac).*\d{4}|\d{4}.*/",
     re.IGNORECASE,
 )
+# Where it may compare one number of several ("165 | 180").
+_PROSE = re.compile(r"(?<![\\\w])(?:[^\W\d_]{3,}|or\b|to\b)|\||\d\s+\d")
 _DIGITS = re.compile(r"\d+(?:\.\d+)?|\.\d+")
 _PLAIN_GROUP = re.compile(r"(?<![\\\w}^_])\{([^{}\\]*)\}")
 
@@ -81,11 +83,12 @@ def _normalised(text: str) -> str:
 def maths_can_tell(question: str, reference: str, answer: str) -> bool:
     """Whether a yes of math-verify can be believed: only of two equal numbers, or of two expressions with the same
     letters, words, units, signs and operations; no lists, and nothing but a number that the question itself says.
-    Powers of ten, small decimals, and sums of bare numbers (maybe ranges, dates) need the same numbers on both sides.
+    Powers of ten, small decimals, sums of bare numbers (maybe ranges, dates), and prose need the same numbers on both
+    sides.
 
     It compares to six decimals only, whatever the size: 1.6e-19 is 9.1e-31 to it. It reads words and units as nothing
     ("5 cm" is "5 m" to it, "5" is "5 or anything"), or as products of their letters ("net" is "ten"), of "6 = 5" the
-    right side only, and the unsolved question as its own answer ("2 + 2" is "4").
+    right side only, of "165 | 180" the 180, and the unsolved question as its own answer ("2 + 2" is "4").
     """
     reference, answer = (_THOUSANDS.sub(",", text) for text in (reference, answer))
     told = plain(answer).replace(" ", "") in plain(question).replace(" ", "")
@@ -95,8 +98,8 @@ def maths_can_tell(question: str, reference: str, answer: str) -> bool:
         return values[0] is not None and values[0] == values[1] and not (told and _DIVIDED.search(answer))
     if told or any(_LIST.search(text) or not _closed(text) for text in (reference, answer)):
         return False
-    if any(_UNSURE.search(text) for text in (reference, answer)):
-        given, wanted = (Counter(_DIGITS.findall(text)) for text in (answer, reference))
+    if any(_UNSURE.search(text) or _PROSE.search(plain(text)) for text in (reference, answer)):
+        given, wanted = (Counter(map(Fraction, _DIGITS.findall(text))) for text in (answer, reference))
         if given != wanted:
             return False
     return _marks(reference) == _marks(answer)

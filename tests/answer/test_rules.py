@@ -150,7 +150,15 @@ ROUNDED_AWAY = [
     ("10-20 cm", "20-30 cm"),
     (r"\frac{1}{2}", "0.51"),
 ]
+ONE_NUMBER_OF_SEVERAL = [
+    ("165 | 180", "155 | 180"),
+    ("115 home runs | Roger Maris | 115 | Mickey Mantle", "175 home runs | Roger Maris | 115 | Mickey Mantle"),
+    ("30\u00e2\u20ac\u201c31 October 2000", "360\u00e2\u20ac\u201c31 October 2000"),
+]
 SURE = [
+    ("12 apples and 3", "12.0 apples and 3"),
+    (r"\sqrt{8}", r"2\sqrt{2}"),
+    (r"0.5 \sin x", r".50 \sin x"),
     (r"\frac{1}{2}", "0.5"),
     (r"-\frac{1}{2}", "-0.5"),
     ("1,000", "1000"),
@@ -167,6 +175,12 @@ SURE = [
 @pytest.mark.parametrize(("reference", "answer"), ROUNDED_AWAY)
 def test_a_yes_is_not_believed_where_math_verify_rounds_or_computes_what_was_not_meant(reference, answer):
     """It says yes to most of these: it compares to six decimals, and takes a range or a date for a sum."""
+    assert not maths_can_tell("q?", reference, answer) and not maths_can_tell("q?", answer, reference)
+
+
+@pytest.mark.parametrize(("reference", "answer"), ONE_NUMBER_OF_SEVERAL)
+def test_a_yes_is_not_believed_where_math_verify_reads_one_number_of_several(math_verify, reference, answer):
+    assert math_verify.equivalent(reference, answer), "the reason for this rule"
     assert not maths_can_tell("q?", reference, answer) and not maths_can_tell("q?", answer, reference)
 
 
