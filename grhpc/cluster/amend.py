@@ -11,7 +11,7 @@ with who made it and when.
 
 import getpass
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -35,11 +35,19 @@ MAY_CHANGE = (
     "train.micro_batch_size",  # the same sums in another order
     "train.recompute",
     "train.heldout_every",
-    "sample.engine.",
-    "sample.endpoint.",
     "evaluate.oracle",  # it measures, and never rewards
     "evaluate.every",
     "evaluate.config",
+)
+# Of an evaluation, whose result is to have the same bytes: where it runs, and how fast.
+_SIZES = ("gpu_memory_utilization", "kv_cache_mb", "stall_s")
+_PACE = ("api_key_env", "concurrency", "requests_per_min", "timeout_s", "max_retries", "price_in", "price_out")
+EVALUATION_MAY_CHANGE = (
+    "cluster.",
+    "store.",
+    *(f"{part}.engine.{size}" for part in ("sample", "verify") for size in _SIZES),
+    *(f"{part}.endpoint.{pace}" for part in ("sample", "verifier") for pace in _PACE),
+    "sample.endpoint.url",  # every sample says which model stands there
 )
 MAY_MOVE = ("policy.model", "verifier.model", "model.model", "data.prepared")
 Changes = dict[str, list[Any]]
@@ -55,7 +63,7 @@ def amended(run: RunDir, overrides: Sequence[str]) -> tuple[Settings, Changes]:
     for setting in changes:
         if setting.startswith("run."):
             raise ConfigError(f"{setting} is the run's identity", "begin another run: start CONFIG --set run.name=...")
-        if begun(run) and not setting.startswith(MAY_CHANGE):
+        if not _may_change(run, setting, changes[setting]):
             _refuse_unless_moved(run, setting, changes[setting])
     live = control.live_jobs(run) if changes else []
     if live:
@@ -84,11 +92,20 @@ def deviations(run: RunDir, config: Settings) -> Changes:
     }
 
 
-def may_change(run: RunDir, settings: Iterable[str]) -> bool:
+def may_change(run: RunDir, changes: Changes) -> bool:
     """Whether `resume --set` takes them all, once no job of the run lives."""
-    allowed = MAY_CHANGE if begun(run) else ("",)
-    takes = all(setting.startswith(allowed) and not setting.startswith("run.") for setting in settings)
-    return takes and not run.finished()
+    takes = all(_may_change(run, setting, change) for setting, change in changes.items())
+    return takes and not any(setting.startswith("run.") for setting in changes) and not run.finished()
+
+
+def _may_change(run: RunDir, setting: str, change: list[Any]) -> bool:
+    if setting == "sample.endpoint.url" and not all(change):  # a server in an engine's place, or the other way round
+        return False
+    return not begun(run) or setting.startswith(_changeable(run))
+
+
+def _changeable(run: RunDir) -> tuple[str, ...]:
+    return EVALUATION_MAY_CHANGE if run.kind == "eval" else MAY_CHANGE
 
 
 def begun(run: RunDir) -> bool:
@@ -123,9 +140,10 @@ def _refuse_unless_moved(run: RunDir, setting: str, values: list[Any]) -> None:
     if setting == "data.prepared":  # `resume` compares its digest anyway
         return
     if setting not in MAY_MOVE:
+        allowed = ", ".join(_changeable(run))
         raise ConfigError(
             f"{setting} cannot change once a run has begun: it would be another run",
-            f"begin one: start CONFIG --set run.name=...; these may change: {', '.join(MAY_CHANGE)} and moved models",
+            f"begin one: start CONFIG --set run.name=...; these may change: {allowed} and moved models",
         )
     was = run.about.get("models", {}).get(setting) or model_digest(values[0])
     if not was or was != model_digest(values[1]):

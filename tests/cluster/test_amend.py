@@ -3,6 +3,7 @@
 import getpass
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ import pytest
 from grhpc.cluster import amend, control
 from grhpc.cluster.job import start_ticks
 from grhpc.cluster.submissions import Submission, record
+from grhpc.config import EndpointConfig, RunConfig, VerifierConfig
 from grhpc.errors import ClusterError, ConfigError
+from grhpc.eval_config import EvalClusterConfig, EvalConfig, EvalDataConfig, SampleConfig
 from grhpc.store.ledger import Ledger
 from grhpc.store.rundir import RunDir
 from tests.cluster.conftest import new_run
@@ -75,6 +78,56 @@ def test_what_a_run_is_may_not_change(run: RunDir, override: str) -> None:
         amend.amended(run, [override])
     assert override.partition("=")[0] in caught.value.problem
     assert run.config_path.read_bytes() == before and "changes" not in RunDir.open(run.root).about
+
+
+@pytest.fixture
+def evaluation(tmp_path: Path) -> Callable[..., RunDir]:
+    def make(url: str = "") -> RunDir:
+        config = EvalConfig(
+            RunConfig("e", str(tmp_path)),
+            ["tiny"],
+            EvalDataConfig(str(tmp_path / "prepared")),
+            sample=SampleConfig(endpoint=EndpointConfig(url=url)),
+            verifier=VerifierConfig("", template="chat"),
+            cluster=EvalClusterConfig("local"),
+        )
+        return RunDir.create(tmp_path / "e", config)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "sample.engine.extra={quantization: fp8}",
+        "sample.engine.tensor_parallel=2",
+        "sample.engine.max_num_seqs=8",
+        "verify.engine.extra={quantization: fp8}",
+        "sample.endpoint.url=http://elsewhere/v1",
+        "sample.endpoint.model=another",
+        "verifier.endpoint.url=http://elsewhere/v1",
+        "sample.max_response_tokens=5",
+        "verifier.max_attempts=1",
+    ],
+)
+def test_what_an_evaluation_computes_may_not_change_on_its_way(evaluation, override: str) -> None:
+    run = evaluation()
+    with pytest.raises(ConfigError) as caught:
+        amend.amended(run, [override])
+    setting = override.partition("=")[0]
+    assert f"{setting} cannot change once a run has begun" in caught.value.problem
+    assert not amend.may_change(run, {setting: ["", "x"]})
+
+
+def test_where_and_how_fast_an_evaluation_runs_may_change(evaluation) -> None:
+    run = evaluation("http://here/v1")
+    change(run, "cluster.evaluate.time_min=99", "store.lease_s=77", "verify.engine.kv_cache_mb=128")
+    change(run, "sample.endpoint.url=http://there/v1", "sample.endpoint.concurrency=3", "verifier.endpoint.timeout_s=9")
+    config = RunDir.open(run.root).evaluation()
+    assert (config.sample.endpoint.url, config.sample.endpoint.concurrency) == ("http://there/v1", 3)
+    assert amend.may_change(run, {"sample.endpoint.url": ["http://there/v1", "http://here/v1"]})
+    with pytest.raises(ConfigError, match=r"sample\.endpoint\.url cannot change"):
+        amend.amended(run, ["sample.endpoint.url="])
 
 
 def test_a_moved_model_is_known_by_what_it_is(tmp_path: Path) -> None:
