@@ -93,7 +93,7 @@ class Online:
         if root.name not in list_names(root.parent):
             model = version_of(self._run, version)
             try:
-                create(root, settled(self._config, root, model.model), model, models=self._run.about.get("models", {}))
+                create(root, settled(self._config, root, model.model), model)
                 made = True
             except StoreError:  # perhaps a trainer that was replaced, and lives on, was faster
                 if root.name not in list_names(root.parent):

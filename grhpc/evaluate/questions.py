@@ -71,12 +71,16 @@ class _Reader:
             raise DataError("no question", "mend the data")
         options, gold = self._options_and_gold(row, order)
         groups = {kind: as_text(look_up(row, column)) for kind, column in self._groups.items()}
+        # Whatever rows the examples are from, none may be the question itself.
+        shown = [
+            (q, solution) for q, solution in examples(groups) if q.strip() != text and not q.startswith(text + "\n")
+        ]
         return Question(
             benchmark=self._name,
             item=self._text(row, "item"),
             index=index,
             question=text,
-            prompt=with_examples(ask(entry.prompt, text, options), examples(groups)),
+            prompt=with_examples(ask(entry.prompt, text, options), shown),
             options=options,
             gold=gold,
             gold_type=self._gold_type(row),

@@ -153,6 +153,10 @@ def test_examples_that_are_written_out_and_a_benchmark_that_has_none():
 def test_questions_are_never_their_own_worked_examples():
     with pytest.raises(DataError, match="has no split 'validation' for worked examples"):
         questions("mmlu-pro", few_shot=5)
+    for name, place in (("mmlu-pro", "mmlu_pro.jsonl"), ("gsm8k", "gsm8k/test.jsonl")):
+        entries = {name: {"few_shot": {"source": str(FIXTURES / place)}}}
+        for question in questions(name, few_shot=2, entries=entries):
+            assert question.prompt.count(question.question) == 1
 
 
 def test_a_category_without_an_example_is_refused(tmp_path):
