@@ -85,7 +85,11 @@ def _bare(text: str) -> str:
     text = unicodedata.normalize("NFKC", text).replace("\u3010", "[").replace("\u3011", "]")
     for _ in range(_DEEPEST_LAYOUT):
         text = plain(_FONT.sub(r" \1 ", text))
-    return " ".join(re.sub(r"\*\*|__|`", " ", _CHINESE.sub(" ", text)).split()).strip(_EDGES)
+    return (
+        " ".join(re.sub(r"\*\*|__|`", " ", _CHINESE.sub(" ", text)).split())
+        .lstrip(_EDGES.replace(".", ""))
+        .rstrip(_EDGES)
+    )
 
 
 def _same(option: str, said: str) -> bool:

@@ -87,7 +87,7 @@ def read_number(text: str, *, unit: bool = True) -> float | None:
     equals sign does not count, nor does a unit after the number, which may stand there only if `unit`."""
     if len(text) > _LONGEST:
         return None
-    text = _right_side(_THOUSANDS.sub("", _cleaned(text))).strip(" .;")
+    text = _right_side(_THOUSANDS.sub("", _cleaned(text))).lstrip(" ;").rstrip(" .;")
     value = _evaluate(text)
     if value is not None or not unit:
         return value
@@ -101,7 +101,11 @@ def read_number(text: str, *, unit: bool = True) -> float | None:
 
 def read_numbers(text: str) -> list[float] | None:
     """The numbers of a list, in brackets or not; None where one of them is not a number."""
-    text = re.sub(r"\band\b|;", ",", _WRAPPED.sub(r" \1 ", text.replace("\\{", "[").replace("\\}", "]"))).strip(" .$")
+    text = (
+        re.sub(r"\band\b|;", ",", _WRAPPED.sub(r" \1 ", text.replace("\\{", "[").replace("\\}", "]")))
+        .lstrip(" $")
+        .rstrip(" .$")
+    )
     inner = re.fullmatch(r"(?:[A-Za-z_\\ ]+=\s*)?(?:\\left)?[\[({](.*?)(?:\\right)?[\])}]", text, re.DOTALL)
     numbers = [read_number(item) for item in split_outside(inner[1] if inner else text) if item]
     found = [number for number in numbers if number is not None]

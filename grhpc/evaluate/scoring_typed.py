@@ -129,7 +129,7 @@ def _items(text: str) -> list[str]:
     """The single answers of "$2$, $\\pm 3$"."""
     text = text.replace("$", "").replace("\\left", "").replace("\\right", "").strip()
     outer = re.fullmatch(r"\\\{(.*)\\\}|\{(.*)\}", text, re.DOTALL)
-    parts = split_outside((outer[1] or outer[2] or "") if outer else text.strip(" ."))
+    parts = split_outside((outer[1] or outer[2] or "") if outer else text.rstrip(" ."))
     return [signed for part in parts if part for signed in _both_signs(part)]
 
 

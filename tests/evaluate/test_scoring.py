@@ -130,6 +130,8 @@ def test_theoremqa_compares_by_type(gold, kind, answer, expected):
         ("$2$,$-2$", "Numerical, several", "-2, 2", 1.0),
         ("$2$,$-2$", "Numerical, several", "\\pm 2", 1.0),
         ("$2$,$-2$", "Numerical, several", "2", 0.0),
+        ("$0.5$,$2$", "Numerical, several", ".5, 2.", 1.0),
+        ("$5$,$2$", "Numerical, several", ".5, 2", 0.0),
         ("$2$,$-2$", "Numerical, several", "2, 2", 0.0),
         ("$(1,1), (3,2)$", "Tuple, several", "(3, 2), (1, 1)", 1.0),
         ("$(1,1), (3,2)$", "Tuple, several", "(2, 3), (1, 1)", None),
@@ -254,6 +256,8 @@ def test_the_tiny_worlds_oracle_scores_the_tiny_world():
         ("3!!", None),
         ("(3!)!", 720.0),
         ("50%%", None),
+        (".5", 0.5),
+        ("x = .5", 0.5),
         ("5 or 6", None),
         ("3x", None),
         ("1\\frac{1}{2}", None),  # a mixed number, or a product
@@ -275,6 +279,7 @@ def test_numbers_are_read_or_left_alone(text, number):
 def test_a_list_is_read_only_where_every_item_is_a_number():
     assert read_numbers("\\left[1, \\frac{1}{2}\\right]") == [1.0, 0.5]
     assert read_numbers("a = 1, b = 2") == [1.0, 2.0]
+    assert read_numbers("$.5, .25$.") == [0.5, 0.25]
     assert read_numbers("[1, x]") is None and read_numbers("[]") is None
 
 
