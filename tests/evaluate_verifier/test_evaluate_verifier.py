@@ -116,3 +116,14 @@ def test_what_cannot_be_done_is_two_lines(evaluate, words, problem):
     lines = printed.err.splitlines()
     assert code == 2 and len(lines) == 2, printed.err
     assert lines[0].startswith("error: ") and problem in lines[0] and lines[1].startswith("  do: ")
+
+
+def test_the_judge_of_an_evaluation_is_measured_by_its_own_configuration(root, tmp_path, data, monkeypatch, capsys):
+    monkeypatch.chdir(root)
+    words = ["--data", str(data), "--mode", "rule", "--out", str(tmp_path / "out")]
+    assert main(["evaluate-verifier", "configs/eval.yaml", *words]) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["config"]["verifier"]["model"] == "TIGER-Lab/general-verifier"
+    capsys.readouterr()
+    assert main(["evaluate-verifier", "configs/tiny-verifier.yaml", *words]) == 2
+    assert "has no verifier" in capsys.readouterr().err
