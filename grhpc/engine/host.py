@@ -6,6 +6,7 @@ Does not know: shards, roles. Invariant: `generate` and `load_weights` never rea
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from grhpc.config import EngineConfig
@@ -73,6 +74,11 @@ class EngineHost:
             self._on_stall(self._watchdog.limit_s)
         finally:
             os._exit(STALLED)
+
+
+def without_prefix_cache(settings: EngineConfig) -> EngineConfig:
+    """For answers that must not depend on what was asked before them: which prefixes are cached does."""
+    return replace(settings, extra={"enable_prefix_caching": False} | settings.extra)
 
 
 def engine_starter(

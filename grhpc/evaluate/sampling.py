@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from grhpc.engine.endpoint import Answer, Asked, Endpoint
-from grhpc.engine.host import EngineHost, engine_starter
+from grhpc.engine.host import EngineHost, engine_starter, without_prefix_cache
 from grhpc.engine.vllm import Completion, Request, VllmEngine, context_tokens
 from grhpc.errors import ConfigError, DataError, EngineError
 from grhpc.eval_config import EvalConfig
@@ -124,9 +124,8 @@ class EngineSampler:
                 f"prompt and response may have {need} tokens, but {model} holds {context}",
                 "lower data.max_prompt_tokens or sample.max_response_tokens",
             )
-        # Which prefixes are cached depends on what was asked before: a shard's bytes must not.
-        exact = replace(engine, extra={"enable_prefix_caching": False} | engine.extra)
-        return engine_starter(model, config.model.dtype, exact, engine.max_model_tokens or need, config.run.seed)()
+        settings, held = without_prefix_cache(engine), engine.max_model_tokens or need
+        return engine_starter(model, config.model.dtype, settings, held, config.run.seed)()
 
 
 class EndpointSampler:

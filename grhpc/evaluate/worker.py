@@ -26,6 +26,7 @@ from grhpc.evaluate.measured import Measured
 from grhpc.evaluate.results import write_results
 from grhpc.evaluate.sampling import EndpointSampler, EngineSampler, Sampler
 from grhpc.judge.decide import Decided, Decider
+from grhpc.judge.generative import Memory, NoMemory
 from grhpc.judge.make import make_decider
 from grhpc.lifetime import Lifetime
 from grhpc.records import NO_VERDICT, Sample, Score
@@ -190,12 +191,13 @@ class EvaluateWorker:
         return EngineSampler(self._config, self._entries, self._measured.fetch, digest, self._stalled)
 
     def _make_decider(self) -> Decider:
-        config, memory = self._config, None
-        tokenizer: Any = None
+        config, tokenizer = self._config, None
+        memory: Memory = NoMemory()
         if self._judge_has_an_engine:
             config = replace(config, verifier=replace(config.verifier, model=self._measured.judge()))
-        if config.verify.asks_a_model:
+        elif config.verify.asks_a_model:  # a server promises no same answer, and wants no question twice
             memory = DecisionLog(self._run.decisions_dir, run_id=self._run.run_id, task=self._life.job)
+        if config.verify.asks_a_model:
             tokenizer = _lengths(config)
         return make_decider(config, tokenizer, self._stalled, memory, confidence=False)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from grhpc.answer.judge import read_decision
 from grhpc.config import Config, VerifierConfig
-from grhpc.engine.host import EngineHost, engine_starter
+from grhpc.engine.host import EngineHost, engine_starter, without_prefix_cache
 from grhpc.engine.vllm import Completion, Request, context_tokens
 from grhpc.errors import ConfigError
 from grhpc.eval_config import EvalConfig
@@ -106,6 +106,8 @@ def make_engine_judge(
 ) -> EngineJudge:
     """The judge of `verifier.model` under `verify.engine`. Raises ConfigError where the model holds too few tokens."""
     verifier, engine = config.verifier, config.verify.engine
+    if isinstance(config, EvalConfig):
+        engine = without_prefix_cache(engine)
     held = engine.max_model_tokens or verifier.max_input_tokens + verifier.max_new_tokens
     context = context_tokens(verifier.model)
     if held > context:

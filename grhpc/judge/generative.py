@@ -51,6 +51,23 @@ class OwnMemory:
         self._made.update(decisions)
 
 
+class NoMemory:
+    """For decisions that must be the same whoever makes them, and after whatever else: what a judge says of a question
+    may depend on those that it is asked together with."""
+
+    asked_twice = 0
+
+    def news(self) -> tuple[str, ...]:
+        return ()
+
+    def recall(self, keys: Iterable[bytes]) -> dict[bytes, Made]:
+        del keys
+        return {}
+
+    def record(self, decisions: Mapping[bytes, Made], shard: str) -> None:
+        del decisions, shard
+
+
 class GenerativeDecider:
     """Puts pairs to `judge` in the words of `verifier.template`."""
 
