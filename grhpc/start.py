@@ -42,7 +42,7 @@ from grhpc.train.packing import num_steps
 PREPARE: dict[type, tuple[str, Callable[[Any], dict[str, Any] | None]]] = {
     Config: ("grhpc.data.prepare", read_prepared),
     SftConfig: ("grhpc.train.sft_data", sft_data.read_prepared),
-    EvalConfig: ("grhpc.evaluate.prepare", questions.read_prepared),
+    EvalConfig: ("grhpc.evaluate.prepare", questions.read_current),
 }
 TAKE_BACK_S = 30.0
 MOST_TOLD = 3  # of the settings that differ

@@ -6,22 +6,20 @@ Does not know: runs, curricula, models' weights. Invariant: the manifest is writ
 question stands in both splits, and no prompt is longer than data.max_prompt_tokens.
 """
 
-import argparse
 import dataclasses
 import hashlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from grhpc.config import Config
-from grhpc.config_file import load
-from grhpc.data import hub
+from grhpc.data import hub, program
 from grhpc.data.columns import Fields, choose_columns, read_fields
 from grhpc.data.source import TINY, Source, has_split, read_source
-from grhpc.errors import DataError, GrhpcError
+from grhpc.errors import DataError
 from grhpc.records import HELDOUT, TRAIN, Prompt
 from grhpc.store.atomic import list_names, read_json, write_json
 from grhpc.store.shard import read_shard, write_shard
@@ -278,22 +276,15 @@ def _as_text(dropped: Counter[str]) -> str:
     return "; ".join(f"{num} {reason}" for reason, num in dropped.items() if num) or "nothing was read"
 
 
+def _steps(config: Config) -> Iterator[str]:
+    known = read_manifest(Path(config.data.prepared)) is not None
+    yield f"{'already prepared:' if known else 'preparing'} {config.data.source} for {config.policy.model} ..."
+    yield from summary_lines(prepare(config))
+    yield f"in {config.data.prepared}"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m grhpc.data.prepare", description="Make prompts from a dataset.")
-    parser.add_argument("config")
-    parser.add_argument("--set", action="append", default=[], metavar="section.key=value", dest="overrides")
-    args = parser.parse_args(argv)
-    try:
-        config = load(args.config, args.overrides)
-        known = read_manifest(Path(config.data.prepared)) is not None
-        doing = "already prepared:" if known else "preparing"
-        print(f"{doing} {config.data.source} for {config.policy.model} ...", flush=True)
-        manifest = prepare(config)
-    except GrhpcError as error:
-        print(f"error: {error.problem}\n  do: {error.remedy}", file=sys.stderr)
-        return 2
-    print("\n".join([*summary_lines(manifest), f"in {config.data.prepared}"]))
-    return 0
+    return program.run("grhpc.data.prepare", "Make prompts from a dataset.", Config, _steps, argv)
 
 
 if __name__ == "__main__":

@@ -60,13 +60,16 @@ def has_split(source: str, split: str) -> bool:
 
 
 def as_source(name: str, rows: list[dict[str, Any]]) -> Source:
-    """Rows that are there, with their columns and digest. Raises DataError where there are none."""
+    """Rows that are there, with their columns and digest. Raises DataError where there are none, or one is no text."""
     if not rows:
         raise DataError(f"dataset {name} has no rows", "name another source or split")
     columns = list(dict.fromkeys(column for row in rows for column in row))
     digest = hashlib.sha256()
-    for row in rows:
-        digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False, default=str).encode())
+    for number, row in enumerate(rows, start=1):
+        try:
+            digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False, default=str).encode())
+        except UnicodeEncodeError:  # JSON can say it
+            raise DataError(f"{name}: row {number} has half of a surrogate pair, which is no text", "mend it") from None
     return Source(name, columns, rows, digest.hexdigest())
 
 

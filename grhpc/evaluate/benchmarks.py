@@ -10,6 +10,7 @@ read the right answer, and metric; every column setting is a list of alternative
 
 import dataclasses
 import difflib
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -152,13 +153,15 @@ def _check(where: str, entry: Benchmark) -> None:
 
 
 def _check_numbers(where: str, entry: Benchmark) -> None:
-    if entry.samples < 1 or entry.temperature < 0 or not 0 < entry.top_p <= 1:
+    if entry.samples < 1 or not 0 <= entry.temperature < math.inf or not 0 < entry.top_p <= 1:
         raise ConfigError(
             f"{where}: samples {entry.samples}, temperature {entry.temperature}, top_p {entry.top_p}",
             "samples must be at least 1, temperature at least 0, top_p above 0 and at most 1",
         )
     if entry.samples > 1 and entry.temperature == 0:
         raise ConfigError(f"{where}: {entry.samples} samples at temperature 0 are all the same", "raise temperature")
+    if entry.few_shot and entry.few_shot.num < 1:
+        raise ConfigError(f"{where}.few_shot.num is {entry.few_shot.num}", "it must be at least 1")
     if entry.few_shot and any(set(e) != {"question", "solution"} for e in entry.few_shot.examples):
         raise ConfigError(f"{where}.few_shot.examples has one that is not whole", "give each a question and a solution")
     if too_many := [k for k in entry.pass_at if not 1 <= k <= entry.samples]:

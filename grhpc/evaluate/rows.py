@@ -25,14 +25,33 @@ def read_rows(source: str, split: str) -> Source:
     if source == TINY:
         return read_source(TINY, split, limit=None, num_tiny=NUM_TINY)
     path = Path(source)
-    if _is_pattern(source):
-        return _files(source, sorted(path for path in _glob(path) if path.suffix in SUFFIXES))
-    if path.is_dir() and not (path / "README.md").exists():  # else a copy of a Hub data set, which says what is what
-        return _files(source, _of_split(path, split))
+    if _is_pattern(source) or (path.is_dir() and not _is_copy(path)):
+        return _files(source, local_files(source, split))
     if path.suffix in SUFFIXES:
         return _file(path)
     found = read_source(source, split, limit=None, num_tiny=0)
     return as_source(found.name, [{key: _plain(value) for key, value in row.items()} for row in found.rows])
+
+
+def local_files(source: str, split: str) -> list[Path]:
+    """The files here that rows are read from; none for the Hub, the tiny world, and a place that is not here."""
+    path = Path(source)
+    if source == TINY:
+        return []
+    if _is_pattern(source):
+        return sorted(path for path in _glob(path) if path.suffix in SUFFIXES)
+    if path.is_dir():
+        return _data_files(path) if _is_copy(path) else _of_split(path, split)
+    return [path] if path.suffix in SUFFIXES and path.is_file() else []
+
+
+def _is_copy(folder: Path) -> bool:
+    """Whether it is a copy of a Hub data set, which says itself what is what."""
+    return (folder / "README.md").exists()
+
+
+def _data_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES and path.is_file())
 
 
 def _plain(value: Any) -> Any:
@@ -56,7 +75,7 @@ def _glob(pattern: Path) -> list[Path]:
 
 
 def _of_split(folder: Path, split: str) -> list[Path]:
-    files = sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES and path.is_file())
+    files = _data_files(folder)
     words = {path: set(_words(str(path.relative_to(folder)))) for path in files}
     if not any(words[path] & _SPLITS for path in files):
         return files

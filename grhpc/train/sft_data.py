@@ -8,13 +8,12 @@ Does not know: rows, steps, models' weights. Invariant: the manifest is written 
 question stands in both splits; every lesson ends in a decision, and no example is longer than data.max_tokens.
 """
 
-import argparse
 import dataclasses
 import hashlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +24,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from grhpc.answer.judge import load_template, read_decision, render
-from grhpc.config_file import load_as
-from grhpc.data import tiny
+from grhpc.data import program, tiny
 from grhpc.data.prepare import digest_of, load_tokenizer, read_manifest, same_question, tokenizer_digest, unchanged
 from grhpc.data.source import TINY, Source, as_source, read_source
-from grhpc.errors import CorruptFile, DataError, GrhpcError
+from grhpc.errors import CorruptFile, DataError
 from grhpc.records import HELDOUT, TRAIN
 from grhpc.sft_config import SftConfig
 from grhpc.store.atomic import make_dir, read_bytes, write_bytes, write_json
@@ -240,20 +238,14 @@ def _settings(config: SftConfig) -> dict[str, Any]:
     return plain
 
 
+def _steps(config: SftConfig) -> Iterator[str]:
+    yield f"preparing {config.data.source} for {config.model.model} ..."
+    yield from summary_lines(prepare(config))
+    yield f"in {config.data.prepared}"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m grhpc.train.sft_data", description="Make examples of a dataset.")
-    parser.add_argument("config")
-    parser.add_argument("--set", action="append", default=[], metavar="section.key=value", dest="overrides")
-    args = parser.parse_args(argv)
-    try:
-        config = load_as(SftConfig, args.config, args.overrides)
-        print(f"preparing {config.data.source} for {config.model.model} ...", flush=True)
-        manifest = prepare(config)
-    except GrhpcError as error:
-        print(f"error: {error.problem}\n  do: {error.remedy}", file=sys.stderr)
-        return 2
-    print("\n".join([*summary_lines(manifest), f"in {config.data.prepared}"]))
-    return 0
+    return program.run("grhpc.train.sft_data", "Make examples of a dataset.", SftConfig, _steps, argv)
 
 
 if __name__ == "__main__":

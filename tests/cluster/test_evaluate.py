@@ -12,35 +12,21 @@ from grhpc.store.rundir import RunDir
 from tests.cluster.conftest import until
 from tests.cluster.lab import Lab
 from tests.cluster.test_journey import END_S, ONE_THREAD, folder, kill, status, submit
+from tests.evaluate.eval_inputs import SOURCES
 
 __all__ = ["folder"]
 pytestmark = pytest.mark.slurm
 ROOT = Path(__file__).parents[2]
 POLICY = ROOT / "grhpc" / "data" / "tiny_models" / "policy"
-FIXTURES = ROOT / "tests" / "evaluate" / "fixtures"
-PLACES = {
-    "mmlu-pro": "mmlu_pro.jsonl",
-    "supergpqa": "supergpqa",
-    "gpqa-diamond": "gpqa_diamond.csv",
-    "theoremqa": "theoremqa.json",
-    "bbeh": "bbeh",
-    "math500": "math500.jsonl",
-    "olympiadbench": "olympiadbench.jsonl",
-    "minerva": "minerva.jsonl",
-    "gsm8k": "gsm8k",
-    "amc23": "amc23.jsonl",
-    "aime24": "aime24.jsonl",
-    "aime25": "aime25.jsonl",
-}
 
 
 def evaluate(folder: Path, name: str, tasks: int) -> RunDir:
     """`submit.py evaluate` of the tiny policy on SLURM: the twelve benchmarks in their true formats, and its own."""
-    sources = ", ".join(f"{benchmark}: {FIXTURES / place}" for benchmark, place in PLACES.items())
+    sources = ", ".join(f"{benchmark}: {place}" for benchmark, place in SOURCES.items())
     chosen = {
         "run.name": name,
         "run.dir": folder,
-        "benchmarks": f"[tiny, {', '.join(PLACES)}]",
+        "benchmarks": f"[tiny, {', '.join(SOURCES)}]",
         "data.prepared": folder / "prepared",
         "data.sources": f"{{{sources}}}",
         "data.max_prompt_tokens": 900,
@@ -81,7 +67,7 @@ def test_three_tasks_of_which_one_is_killed_and_one_requeued(slurm_cluster: Lab,
     rows = pq.read_table(storm.samples_path, columns=["benchmark", "index", "sample", "num_samples"]).to_pylist()
     places = [(row["benchmark"], row["index"], row["sample"]) for row in rows]
     assert len(set(places)) == len(places) == total(storm)
-    assert {row["benchmark"] for row in rows} == {"tiny", *PLACES}
+    assert {row["benchmark"] for row in rows} == {"tiny", *SOURCES}
     assert storm.samples_path.read_bytes() == calm.samples_path.read_bytes()
     assert storm.summary_path.read_bytes() == calm.summary_path.read_bytes()
     counts = json.loads(submit("status", str(storm.root), "--json"))["queues"]

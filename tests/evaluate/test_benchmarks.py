@@ -69,6 +69,8 @@ def test_data_sources_replace_the_source():
         ({"sample": 3}, "unknown setting 'entries.math500.sample'", "samples"),
         ({"samples": 8}, "8 samples at temperature 0", "raise temperature"),
         ({"samples": 0}, "samples 0", "at least 1"),
+        ({"temperature": float("nan")}, "temperature nan", "at least 0"),
+        ({"few_shot": {"num": -1}}, "few_shot.num is -1", "at least 1"),
         ({"few_shot": {"examples": [{"question": "1+1?"}]}}, "few_shot.examples has one that is", "a solution"),
         ({"pass_at": [2]}, "pass_at 2 of 1 samples", "ask for as many"),
         ({"temperature": "hot"}, "entries.math500.temperature must be a number", "write a number"),

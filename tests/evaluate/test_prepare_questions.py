@@ -1,6 +1,7 @@
 """The prepared folder: whole or not at all, kept while the settings stay, refused where they changed."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -8,8 +9,8 @@ import yaml
 from eval_inputs import PLACES, evaluation
 
 from grhpc.config_file import dump, with_absolute_paths
-from grhpc.errors import DataError
-from grhpc.evaluate.prepare import load_questions, main, prepare, read_prepared, summary_lines
+from grhpc.errors import ConfigError, DataError
+from grhpc.evaluate.prepare import load_questions, main, prepare, read_current, read_prepared, summary_lines
 
 
 def test_every_benchmark_comes_back_as_it_was_read(tmp_path):
@@ -81,6 +82,90 @@ def test_a_task_that_starts_elsewhere_finds_the_same(source, by, tmp_path, monke
     assert read_prepared(resolved) == manifest
 
 
+OWN = {"fields": {"question": "problem", "gold": "answer"}, "scorer": "math"}
+
+
+def own(source, *, few_shot=0, examples=""):
+    """An evaluation of a benchmark of one's own in the current folder."""
+    entry = OWN | {"source": source}
+    if examples:
+        entry |= {"few_shot": {"num": 1, "source": examples, "fields": {"solution": "answer"}}}
+    return evaluation("own", entries={"own": entry}, few_shot=few_shot)
+
+
+def write(place, answer, problem="1+1?"):
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(json.dumps({"problem": problem, "answer": answer}) + "\n")
+
+
+@pytest.mark.parametrize("source", ["own.jsonl", "data/*.jsonl", "data"])
+def test_data_that_changed_since_are_refused_and_what_was_prepared_of_them_stays(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    places = [tmp_path / "own.jsonl", tmp_path / "data" / "own.jsonl"]
+    for place in places:
+        write(place, "2")
+    manifest = prepare(own(source))
+    assert read_current(own(source)) == prepare(own(source)) == manifest
+    for place in places:
+        write(place, "3")
+    for read in (prepare, read_current):
+        with pytest.raises(DataError, match="prepared of other data") as refused:
+            read(own(source))
+        assert "remove own.json there" in refused.value.remedy
+    assert read_prepared(own(source)) == manifest, "what goes on with its questions still finds them"
+    (tmp_path / "prepared" / "own.json").unlink()
+    prepare(own(source))
+    assert [question.gold for question in load_questions(tmp_path / "prepared", "own")] == ["3"]
+
+
+def test_worked_examples_that_changed_since_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "own.jsonl", "2")
+    write(tmp_path / "worked.jsonl", "4", "2+2?")
+    config = own("own.jsonl", few_shot=1, examples="worked.jsonl")
+    assert prepare(config) == read_current(config)
+    write(tmp_path / "worked.jsonl", "5", "2+3?")
+    with pytest.raises(DataError, match=r"prepared of other data than worked\.jsonl"):
+        read_current(config)
+
+
+@pytest.mark.parametrize("with_data", [False, True])
+def test_a_folder_copied_to_another_machine_is_that_of_the_same_data_wherever_they_are(
+    with_data, tmp_path, monkeypatch
+):
+    here, there = tmp_path / "here", tmp_path / "there"
+    write(here / "data" / "own.jsonl", "2")
+    monkeypatch.chdir(here)
+    manifest = prepare(own("data/own.jsonl"))
+    shutil.copytree(here / "prepared", there / "prepared")
+    monkeypatch.chdir(there)
+    for config in (own("data/own.jsonl"), own(str(there / "own.jsonl"))):
+        assert read_current(config) == prepare(config) == manifest, "without the data"
+    if with_data:
+        write(there / "moved.jsonl", "2")
+        assert read_current(own("moved.jsonl")) == manifest
+    with pytest.raises(DataError, match="other settings \\(source\\)"):
+        read_current(own("some/hub-id"))
+
+
+def test_half_of_a_surrogate_pair_in_the_data_is_refused_by_row(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.jsonl").write_text('{"problem": "1", "answer": "2"}\n{"problem": "\\ud800", "answer": "2"}\n')
+    with pytest.raises(DataError, match="row 2 has half of a surrogate pair"):
+        prepare(own("own.jsonl"))
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_that_leaves_no_question_is_refused(limit, tmp_path):
+    with pytest.raises(ConfigError, match=f"data.limit is {limit}"):
+        prepare(evaluation("math500", prepared=tmp_path / "p", limit=limit))
+
+
+def test_no_benchmark_at_all_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="benchmarks is empty"):
+        prepare(evaluation(prepared=tmp_path / "p"))
+
+
 def test_nothing_is_written_before_everything_is_read(tmp_path):
     config = evaluation("math500", "amc23", prepared=tmp_path / "p", sources={"amc23": str(tmp_path / "absent.jsonl")})
     with pytest.raises(DataError, match="no such dataset file"):
@@ -117,7 +202,7 @@ def test_the_program_prepares_and_says_so_and_refuses_in_two_lines(tmp_path, cap
 def test_the_manifest_is_plain_json_without_this_machines_model(tmp_path):
     prepare(evaluation("math500", prepared=tmp_path))
     part = json.loads((tmp_path / "math500.json").read_text())
-    assert set(part) == {"settings", "data_sha256", "questions", "samples", "sha256"}
+    assert set(part) == {"settings", "sources", "data_sha256", "questions", "samples", "sha256"}
 
 
 def test_a_configuration_file_reads_back(tmp_path):
