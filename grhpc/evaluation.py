@@ -5,6 +5,7 @@ refused is refused before anything is made.
 """
 
 import argparse
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,9 +18,11 @@ from grhpc.evaluate.create import Model, create, model_of, put_back, settled, ve
 from grhpc.evaluate.measured import refuse_other_weights
 from grhpc.report.find import find_run
 from grhpc.report.watch import show_result
+from grhpc.store.atomic import list_names
 from grhpc.store.rundir import RunDir
 
 LARGE_BYTES = 4 << 30  # a model of this size takes seconds to look through
+STARTING_S = 60.0  # in which whoever made an evaluation has submitted its tasks
 
 
 def evaluate(args: argparse.Namespace) -> int:
@@ -88,6 +91,11 @@ def _again(run: RunDir, config: EvalConfig, model: Model | None, args: argparse.
         return show_result(run)
     if args.no_launch:
         return start.by_hand(run)
+    if _is_being_started(run):
+        print(
+            f"{run.name} is being started by another call; if none does: python submit.py resume {run.name}", flush=True
+        )
+        return start.look(run, args.watch)
     goes_on = bool(control.live_jobs(run)) and not run.stop_reason()
     num = 0 if goes_on else put_back(run)
     if num:
@@ -96,6 +104,11 @@ def _again(run: RunDir, config: EvalConfig, model: Model | None, args: argparse.
     said = ", ".join(f"{job.role} job {job.job_id}" for job in jobs) or "is already running"
     print(f"{run.name}: {said}", flush=True)
     return start.look(run, args.watch)
+
+
+def _is_being_started(run: RunDir) -> bool:
+    """Made a moment ago, and nothing submitted yet: submitting here too would ask for twice the tasks."""
+    return time.time() - float(run.about["created"]) < STARTING_S and not list_names(run.jobs_dir)
 
 
 def _say_what_takes_long(model: str) -> None:

@@ -258,3 +258,19 @@ def test_a_benchmark_of_ones_own(submit, tmp_path):
     run = RunDir.open(tmp_path / "e")
     Task(run, sampler=Scripted(3, lambda q, k: "\\boxed{5.0}")).serve()
     assert "own.sums" in submit("evaluate", POLICY, path, *NEEDED)[1]
+
+
+def test_one_that_another_call_is_starting_is_not_submitted_twice(submit, monkeypatch):
+    """Between its directory, which appears whole, and its tasks."""
+    assert submit(*evaluate(POLICY))[0] == 0
+    run = RunDir.open(Path("runs/eval-tiny"))
+    shutil.rmtree(run.jobs_dir)
+    run.jobs_dir.mkdir()
+    resumed = []
+    monkeypatch.setattr(evaluation.control, "resume", lambda run: resumed.append(run) or [])
+    monkeypatch.setattr(evaluation.control, "live_jobs", lambda run: [])
+    words = [word for word in evaluate(POLICY) if word != "--no-launch"]
+    code, out, _ = submit(*words)
+    assert code == 0 and "is being started by another call" in out and not resumed
+    monkeypatch.setattr(evaluation, "STARTING_S", 0.0)
+    assert submit(*words)[0] == 0 and resumed
