@@ -120,23 +120,29 @@ def run_transformers(args: argparse.Namespace) -> dict[str, float]:
 
 def run_paired(args: argparse.Namespace) -> dict[str, float]:
     """How many times as fast as bare vLLM the task is, in one process: a shard by the one, the same by the other, and
-    so on, each with an engine of its own. The median over the shards, which another's load distorts least."""
+    so on, each with an engine of its own. Of the quickest tenth of the shards of either side, which others' load
+    distorts least, and the median over the shards."""
+    args.shards *= 4
     generate = bare_vllm(args)
     *asked, warm = [prompts(rows) for rows in shards(args, extra=1)]
     generate(warm)
-    waiting, begun, ratios = iter(asked), now(), list[tuple[float, ...]]()
+    waiting, begun, took = iter(asked), now(), list[tuple[tuple[float, ...], tuple[float, ...]]]()
 
     def then_bare(done: int, ended: tuple[float, float]) -> None:
         nonlocal begun
         if done:  # not the one that warms up
             between = now()
             assert generate(next(waiting)) == done
-            after = now()
-            ratios.append(tuple((after[i] - between[i]) / (ended[i] - begun[i]) for i in range(2)))
+            took.append((since(between, now()), since(begun, ended)))
         begun = now()
 
     run_task(args, then_bare)
-    return {clock: statistics.median(ratio[i] for ratio in ratios) for i, clock in enumerate(("wall", "cpu"))}
+    told = {}
+    for i, clock in enumerate(("wall", "cpu")):
+        bare, task = ([side[i] for side in sides] for sides in zip(*took, strict=True))
+        told[f"{clock}, quickest tenth"] = sorted(bare)[len(bare) // 10] / sorted(task)[len(task) // 10]
+        told[f"{clock}, median"] = statistics.median(b / t for b, t in zip(bare, task, strict=True))
+    return told
 
 
 def run_task(
@@ -179,8 +185,12 @@ def now() -> tuple[float, float]:
     return time.perf_counter(), time.process_time()
 
 
+def since(begun: tuple[float, ...], ended: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(e - b for b, e in zip(begun, ended, strict=True))
+
+
 def rates(count: int, begun: tuple[float, float], ended: tuple[float, float]) -> dict[str, float]:
-    return {key: count / (e - b) for key, b, e in zip(("wall", "cpu"), begun, ended, strict=True)}
+    return {key: count / seconds for key, seconds in zip(("wall", "cpu"), since(begun, ended), strict=True)}
 
 
 def make_run(args: argparse.Namespace) -> Any:
@@ -226,7 +236,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         for other in ("bare", "transformers"):
             ratio = statistics.median(r["task"][clock] / r[other][clock] for r in rounds)
             told[clock][f"task over {other}"] = round(ratio, 3)
-        told[clock]["task over bare, shard by shard"] = [round(r["paired"][clock], 3) for r in rounds]
+    told["task over bare, in turns"] = {
+        what: [round(r["paired"][what], 3) for r in rounds] for what in rounds[0]["paired"]
+    }
     return told
 
 
