@@ -30,7 +30,9 @@ class QuestionShard:
 
 @dataclass(frozen=True)
 class Extent:
-    """How much an evaluation is: by benchmark, in the order of the table, its questions and responses to each."""
+    """How much an evaluation is: by benchmark, in the order of the table, its questions and responses to each.
+
+    A shard holds `per_shard` questions, or fewer where each has several responses, lest one task have them all."""
 
     questions: Mapping[str, int]
     samples: Mapping[str, int]
@@ -48,8 +50,10 @@ class Extent:
     def shards(self) -> Iterator[QuestionShard]:
         """Every shard, in the order of the samples' file."""
         for benchmark, num in self.questions.items():
-            for first in range(0, num, self.per_shard):
-                yield QuestionShard(benchmark, first, min(self.per_shard, num - first), self.samples[benchmark])
+            samples = self.samples[benchmark]
+            size = max(1, self.per_shard // samples)
+            for first in range(0, num, size):
+                yield QuestionShard(benchmark, first, min(size, num - first), samples)
 
     @property
     def num_samples(self) -> int:
