@@ -176,13 +176,15 @@ class EvaluateWorker:
         begun_s = time.monotonic()
         try:
             summary = write_results(self._run, self._config)
-        except (FileNotFoundError, CorruptFile):
+        except FileNotFoundError:  # another task has finished, or the listing is behind: `serve` looks again
+            return
+        except CorruptFile:
             if self._run.finished():
-                return  # another task wrote them, and tidies up
+                return
             raise
+        self._measured.remove()  # first: nobody comes back to a finished evaluation
         self._run.finish({"samples_sha256": summary["samples_sha256"], "average": summary["average"]["value"]})
         self._events.emit("finish", samples=self._extent.num_samples, seconds=time.monotonic() - begun_s)
-        self._measured.remove()
 
     def _make_sampler(self) -> Sampler:
         if self._config.sample.endpoint.url:

@@ -15,6 +15,7 @@ from random_models import reference_greedy
 from grhpc.config import VerifierConfig, VerifyConfig
 from grhpc.data import tiny
 from grhpc.errors import ConfigError, CorruptFile, GaveUp
+from grhpc.evaluate import worker
 from grhpc.evaluate.create import put_back
 from grhpc.evaluate.sampling import first_seed
 from grhpc.evaluate.statistics import TOO_LONG
@@ -300,3 +301,29 @@ def test_a_seed_depends_on_the_question_alone():
     assert len(same) == 1
     other = {first_seed(1, question()), first_seed(0, question(item="2")), first_seed(0, question(benchmark="c"))}
     assert len(other | same) == 4
+
+
+def test_a_listing_that_is_behind_is_looked_at_again_and_no_crash(tmp_path, monkeypatch):
+    """On NFS the scores may be listed by one call and not yet by the next."""
+    run = make_evaluation(tmp_path, configured(tmp_path, "tiny"))
+    task, real, missed = Task(run, sampler=Scripted(0, right)), worker.write_results, []
+
+    def late(*args):
+        if not missed:
+            missed.append(1)
+            raise FileNotFoundError("no scores of tiny-000000-0008")
+        return real(*args)
+
+    monkeypatch.setattr(worker, "write_results", late)
+    assert task.serve() == "the run is finished" and missed and run.samples_path.exists()
+
+
+def test_the_linked_weights_are_gone_before_the_evaluation_says_that_it_is_finished(tmp_path, monkeypatch):
+    """Nobody comes back to a finished one to remove them."""
+    run = make_evaluation(tmp_path, configured(tmp_path, "tiny"))
+    task, order = Task(run, sampler=Scripted(0, right)), []
+    finish = type(run).finish
+    monkeypatch.setattr(task.worker._measured, "remove", lambda: order.append("removed"))
+    monkeypatch.setattr(type(run), "finish", lambda self, info: (order.append("finished"), finish(self, info)))
+    task.serve()
+    assert order == ["removed", "finished"]
