@@ -138,7 +138,8 @@ def _evaluate_verifier(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mode", nargs="+", default=[], help="default: the config's, and rule beside it")
     parser.add_argument("--limit", type=int, default=None, help="at most so many pairs of each file")
     parser.add_argument("--attacks", type=int, nargs="?", const=1140, default=0, metavar="N", help="try to fool it too")
-    parser.add_argument("--out", default="evaluations/verifier", metavar="DIR", help="where the figures go, over what is there (default evaluations/verifier)")
+    where = "where the figures go, over what is there (default evaluations/verifier)"
+    parser.add_argument("--out", default="evaluations/verifier", metavar="DIR", help=where)
 
 
 def _make_verifier_data(parser: argparse.ArgumentParser) -> None:
