@@ -45,7 +45,7 @@ def evaluate(tmp_path, monkeypatch, capfd):
 
     def make(url: str, *benchmarks: str, **endpoint) -> RunDir:
         config = configured(tmp_path, *benchmarks)
-        place = EndpointConfig(url=url, **{"timeout_s": 2.0, "max_retries": 0, "concurrency": 4} | endpoint)
+        place = EndpointConfig(url=url, **{"timeout_s": 30.0, "max_retries": 0, "concurrency": 4} | endpoint)
         config = replace(config, sample=replace(config.sample, endpoint=place))
         (tmp_path / "c.yaml").write_text(dump(config))
         words = ["evaluate", "a-model", "c.yaml", "--no-launch", "--set", "cluster.executor=slurm"]
@@ -245,7 +245,7 @@ def test_a_real_server_answers_as_the_engine_in_the_task(tmp_path, vllm_server):
 
 def sampler_of(folder, server, **endpoint) -> EndpointSampler:
     config = configured(folder, "tiny")
-    place = EndpointConfig(url=server.url, model="a-model", **{"max_retries": 0, "timeout_s": 2.0} | endpoint)
+    place = EndpointConfig(url=server.url, model="a-model", **{"max_retries": 0, "timeout_s": 30.0} | endpoint)
     return EndpointSampler(replace(config, sample=replace(config.sample, endpoint=place)), load_benchmarks(config))
 
 

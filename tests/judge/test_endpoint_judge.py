@@ -220,7 +220,7 @@ def test_a_server_that_refuses_every_question_is_an_error_and_no_verdict(server)
 def test_a_page_that_is_no_judge_is_away(server, page):
     server.answer = lambda prompt: page
     with pytest.raises(Unavailable, match="no judge: not JSON"):
-        EndpointJudge(settings(server), 0, words_of).ask(["q"], 1, never)
+        EndpointJudge(settings(server, timeout_s=30.0), 0, words_of).ask(["q"], 1, never)
 
 
 def test_a_stopped_task_does_not_wait_for_its_turns(server):
