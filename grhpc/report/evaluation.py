@@ -19,8 +19,8 @@ from grhpc.store.atomic import to_json, write_bytes, write_json
 from grhpc.store.rundir import RunDir
 
 Result = dict[str, Any]
-RATES = ("truncated", "missing", "undecided", "too_long")
-_HEAD = ("", "questions", "score ± SE", "95 %", "tokens", "truncated", "missing", "undecided", "too long")
+RATES = ("truncated", "missing", "undecided", "too_long", "refused")
+_HEAD = ("", "questions", "score ± SE", "95 %", "tokens", "truncated", "missing", "undecided", "too long", "refused")
 
 
 def make(run: RunDir) -> Result:
@@ -105,7 +105,7 @@ def _scores(result: Result) -> list[tuple[str, ...]]:
     for name, part in [*result["averages"].items(), ("all", result["average"])]:
         if part["benchmarks"] > 1:
             title = f"{_title(name, part)}, mean of {part['benchmarks']}"
-            rows.append((title, "", with_error(part), _interval(part), *("",) * 5))
+            rows.append((title, "", with_error(part), _interval(part), *("",) * (1 + len(RATES))))
     return rows
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from grhpc.report.text import one_line
 
-RATES = {"truncated": "truncated", "missing": "no answer", "undecided": "no verdict", "too_long": "too long to ask"}
+RATES = {"truncated": "truncated", "missing": "no answer", "undecided": "no verdict"}
+RATES |= {"too_long": "too long to ask", "refused": "refused by the server"}
 
 
 def as_characters(result: dict[str, Any], width: int = 60) -> list[str]:
@@ -69,7 +70,7 @@ def _draw_scores(axes: Any, shown: list[tuple[str, dict[str, Any]]]) -> None:
 
 
 def _draw_rates(axes: Any, shown: list[tuple[str, dict[str, Any]]]) -> None:
-    for mark, (key, name) in zip("oxs^", RATES.items(), strict=True):
+    for mark, (key, name) in zip("oxs^v", RATES.items(), strict=True):
         points = [(100 * part[key]["value"], y) for y, (_, part) in enumerate(shown) if part[key]["value"] is not None]
         axes.plot([x for x, _ in points], [y for _, y in points], mark, markersize=5, alpha=0.7, label=name)
     axes.set_xlabel("% of the samples")
