@@ -62,6 +62,12 @@ def test_a_seed_gives_the_same_samples_alone_and_in_a_batch(engine_of, models):
     assert all(a != b for group in together for a, b in pairwise(group)), "siblings must differ"
 
 
+def test_a_step_takes_as_many_prompt_tokens_as_vllm_s_own_offline_class_lets_it(engine_of, models):
+    """By vLLM's other default, 2,048, prompts wait for further steps."""
+    engine = engine_of(models.tied_a)
+    assert engine._engine.vllm_config.scheduler_config.max_num_batched_tokens >= 4096
+
+
 def test_stops_when_asked_and_goes_on_afterwards(engine_of, models):
     engine = engine_of(models.tied_a)
     wanted = tokens(engine.generate(sampled()))
