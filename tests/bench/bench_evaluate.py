@@ -1,14 +1,13 @@
 """An evaluation task's samples a second over bare vLLM's, on the same prompts with the same decoding. Prints JSON.
 
-    python tests/bench/bench_evaluate.py [--shards 8] [--questions 64] [--tokens 128] [--rounds 3]
+    python tests/bench/bench_evaluate.py [--shards 24] [--questions 64] [--tokens 128]
 
-Both sides run in processes of their own, one at a time, round after round: `bare` calls `LLM.generate` on each shard's
-prompts, greedily; `task` is the role's own main, over an evaluation, from claiming the first shard of questions to
-delivering the last one's samples: chat template, tokens, texts and shards are in it, start-up is left out on both
-sides. `wall` is samples a second, which means something on a quiet machine only; `cpu` is samples a second of the
-process's CPU time. `generating` is the share of the task's wall time that passes inside the engine, which a busy
-machine distorts less. `grading` is how many samples a second the same task then scores. Ratios and shares are medians
-over the rounds.
+The two take turns in one process, shard by shard, each with an engine of its own, so that others' load falls on both:
+`task` is the role's own main, over an evaluation, from delivered shard to delivered shard (claim, chat template,
+tokens, engine, texts, shard), then `bare` gives the same prompts, tokenised before, to `LLM.generate`, greedily too.
+Start-up and the first shard are left out. `ratio` is how many times as fast as bare vLLM the task is: the median over
+the shards, and of all shards together; `cpu` by the process's CPU time. `generating` is the share of the task's time
+that passes inside the engine; `grading` is how many samples a second the same task then scores.
 """
 
 import argparse
@@ -16,20 +15,32 @@ import json
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
 CONTEXT = 1024
 PROMPT_TOKENS = 256
 ENGINE = {"kv_cache_mb": 256, "max_num_seqs": 256, "enforce_eager": True}
 
 
-def run_bare(args: argparse.Namespace) -> dict:
+Clock = tuple[float, float]  # seconds of the wall and of this process's CPU time
+
+
+def now() -> Clock:
+    return time.perf_counter(), time.process_time()
+
+
+def since(begun: Clock, ended: Clock) -> Clock:
+    return ended[0] - begun[0], ended[1] - begun[1]
+
+
+def bare_vllm(args: argparse.Namespace) -> Callable[[int], Clock]:
+    """A function: the number of a shard -> how long `LLM.generate` took for it."""
     from transformers import AutoTokenizer
     from vllm import LLM, SamplingParams
 
@@ -47,35 +58,34 @@ def run_bare(args: argparse.Namespace) -> dict:
     turns = [[{"role": "user", "content": row["question"]}] for row in questions(args)]
     texts = [tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True) for turn in turns]
     ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    shards = [ids[i : i + args.questions] for i in range(0, len(ids), args.questions)]
     params = SamplingParams(temperature=0.0, max_tokens=args.tokens)
 
-    def generate(shard: list[list[int]]) -> int:
-        return len(llm.generate([{"prompt_token_ids": prompt} for prompt in shard], params, use_tqdm=False))
+    def generate(number: int) -> Clock:
+        shard = ids[number * args.questions : (number + 1) * args.questions]
+        begun = now()
+        assert len(llm.generate([{"prompt_token_ids": prompt} for prompt in shard], params, use_tqdm=False)) == len(
+            shard
+        )
+        return since(begun, now())
 
-    generate(shards[0])  # warm, as the task's first shard is
-    begun = now()
-    samples = sum(generate(shard) for shard in shards[1:])
-    return rates(samples, begun, now())
-
-
-def now() -> tuple[float, float]:
-    return time.perf_counter(), time.process_time()
+    return generate
 
 
-def rates(samples: int, begun: tuple[float, float], ended: tuple[float, float]) -> dict:
-    return {key: samples / (e - b) for key, b, e in zip(("wall", "cpu"), begun, ended, strict=True)}
+def measure(args: argparse.Namespace) -> dict:
+    from random_models import random_model
 
-
-def run_task(args: argparse.Namespace) -> dict:
     from grhpc.engine.host import EngineHost
     from grhpc.evaluate.worker import main
     from grhpc.lifetime import Lifetime
     from grhpc.store.events import EventLog
 
-    done: dict[str, list[tuple[int, tuple[float, float]]]] = {"sample": [], "grade": []}
+    random_model(args.work / "model", 0, context=CONTEXT)
+    bare = bare_vllm(args)
+    bare(0)
+    took: list[tuple[Clock, Clock]] = []  # of each shard: the task's, bare vLLM's
     inside_s: list[float] = []
-    emit, generate = EventLog.emit, EngineHost.generate
+    graded: list[tuple[int, float]] = []
+    emit, generate, begun = EventLog.emit, EngineHost.generate, now()
 
     def generate_and_note(self: EngineHost, *words: object) -> object:
         begun_s = time.perf_counter()
@@ -84,16 +94,30 @@ def run_task(args: argparse.Namespace) -> dict:
         return found
 
     def emit_and_note(self: EventLog, event: str, **fields: object) -> None:
+        nonlocal begun
         emit(self, event, **fields)
-        if event == "shard":
-            done[str(fields["stage"])].append((int(str(fields["samples"])), now()))
+        if event == "shard" and fields["stage"] == "sample":
+            spent = since(begun, now())
+            took.append((spent, bare(len(took))))
+            begun = now()
+        elif event == "shard":
+            graded.append((int(str(fields["samples"])), time.perf_counter()))
 
     EventLog.emit, EngineHost.generate = emit_and_note, generate_and_note
     main(make_evaluation(args).path, Lifetime(job="bench"))
-    # From the first shard's delivery to the last one's: claims, polls, tokens, texts and delivery are all in it.
-    told = {stage: rates(sum(n for n, _ in ends[1:]), ends[0][1], ends[-1][1]) for stage, ends in done.items()}
-    spent_s = done["sample"][-1][1][0] - done["sample"][0][1][0]
-    return told["sample"] | {"generating": sum(inside_s[1:]) / spent_s, "grading": told["grade"]["wall"]}
+    took, inside_s = took[1:], inside_s[1:]  # the first one had the engine's start
+    told: dict = {"load": os.getloadavg()[0], "samples": args.questions * len(took)}
+    for i, clock in enumerate(("wall", "cpu")):
+        task, other = ([pair[side][i] for pair in took] for side in (0, 1))
+        told[clock] = {
+            "ratio, median": round(statistics.median(b / t for t, b in zip(task, other, strict=True)), 3),
+            "ratio, all": round(sum(other) / sum(task), 3),
+            "task": round(told["samples"] / sum(task), 1),
+            "bare": round(told["samples"] / sum(other), 1),
+        }
+    told["generating"] = round(sum(inside_s) / sum(t[0] for t, _ in took), 4)
+    told["grading"] = round(sum(n for n, _ in graded[1:]) / (graded[-1][1] - graded[0][1]))
+    return told
 
 
 def questions(args: argparse.Namespace) -> list[dict[str, str]]:
@@ -130,48 +154,14 @@ def make_evaluation(args: argparse.Namespace):
     return create(root, config, model_of(config.model.model))
 
 
-def measure(args: argparse.Namespace) -> dict:
-    from random_models import random_model
-
-    random_model(args.work / "model", 0, context=CONTEXT)
-    rounds = []
-    for number in range(args.rounds):
-        sides = ("bare", "task") if number % 2 == 0 else ("task", "bare")
-        rounds.append({side: run_side(side, args) for side in sides})
-    told: dict = {"load": os.getloadavg()[0]}
-    for key in ("generating", "grading"):
-        told[key] = round(statistics.median(r["task"][key] for r in rounds), 4)
-    for clock in ("wall", "cpu"):
-        pairs = [(r["task"][clock], r["bare"][clock]) for r in rounds]
-        told[clock] = {
-            "ratio": round(statistics.median(task / bare for task, bare in pairs), 3),
-            "task": [round(task, 2) for task, _ in pairs],
-            "bare": [round(bare, 2) for _, bare in pairs],
-        }
-    return told
-
-
-def run_side(side: str, args: argparse.Namespace) -> dict:
-    words = [sys.executable, __file__, "--side", side, "--work", args.work]
-    for name in ("shards", "questions", "tokens"):
-        words += [f"--{name}", str(getattr(args, name))]
-    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
-    for name, default in (("shards", 8), ("questions", 64), ("tokens", 128), ("rounds", 3)):
+    for name, default in (("shards", 24), ("questions", 64), ("tokens", 128)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--side", choices=("bare", "task"))
-    parser.add_argument("--work", type=Path)
     args = parser.parse_args()
     quiet = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "TORCH_COMPILE_DISABLE": "1"}
     os.environ.update(quiet, VLLM_CPU_OMP_THREADS_BIND="nobind", VLLM_NO_USAGE_STATS="1", HF_HUB_OFFLINE="1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    if args.side:
-        print(json.dumps({"bare": run_bare, "task": run_task}[args.side](args)))
-        return
     with tempfile.TemporaryDirectory() as work:
         args.work = Path(work)
         print(json.dumps(measure(args)))
