@@ -217,7 +217,7 @@ def test_plain_template_starts_the_same_role(slurm_cluster: Lab, make_run: MakeR
 
 def test_a_runs_own_scripts_start_it(slurm_cluster: Lab, make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run("slurm", rollout=stub("rollout", tasks=2), verify=stub("verify"), train=stub("train"))
-    start._by_hand(run)  # what `start --no-launch` does with a new run directory
+    start.by_hand(run)  # what `start --no-launch` does with a new run directory
     commands = [line for line in capsys.readouterr().out.splitlines() if line.startswith("sbatch ")]
     for command in commands:
         slurm_cluster.run(*shlex.split(command.replace("sbatch ", "sbatch --hold ")))
