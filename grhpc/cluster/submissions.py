@@ -79,4 +79,4 @@ def read_submissions(directory: Path) -> list[Submission]:
         except (TypeError, json.JSONDecodeError) as error:
             raise CorruptFile(f"{directory / name} is not a submission: {error}", "move the file away") from None
         found.setdefault((job.executor, job.job_id, job.started), job)
-    return list(found.values())
+    return sorted(found.values(), key=lambda job: job.submitted_s)  # the names tell milliseconds apart, no less

@@ -24,8 +24,9 @@ NO_ACCOUNTING = "echo Slurm accounting storage is disabled >&2; exit 1"
 def run(tmp_path: Path) -> RunDir:
     """A run whose trainer is job 70 and whose two rollout tasks are job 71, submitted an hour ago."""
     run = new_run(tmp_path, "slurm")
-    for role, job, tasks in (("train", "70", 0), ("rollout", "71", 2)):
-        record(run.jobs_dir, Submission("slurm", role, job, tasks, submitted_s=time.time() - 3600))
+    hour_ago = float(round(time.time()) - 3600)
+    for role, job, tasks, later_s in (("train", "70", 0, 0.0), ("rollout", "71", 2, 0.0001)):  # in one millisecond
+        record(run.jobs_dir, Submission("slurm", role, job, tasks, submitted_s=hour_ago + later_s))
     return run
 
 
