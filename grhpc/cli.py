@@ -119,7 +119,8 @@ def _compare(parser: argparse.ArgumentParser) -> None:
 
 def _why(parser: argparse.ArgumentParser) -> None:
     _run(parser)
-    parser.add_argument("sample", metavar="SAMPLE", help="GROUP.SAMPLE, e.g. 17.3; held-out: hVERSION.QUESTION")
+    what = "GROUP.SAMPLE, e.g. 17.3; held-out: hVERSION.QUESTION; of an evaluation: BENCHMARK.QUESTION[.SAMPLE]"
+    parser.add_argument("sample", metavar="SAMPLE", help=what)
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
@@ -182,7 +183,7 @@ VERBS = (
         _make_verifier_data,
     ),
     Verb("audit", "prove that every admitted group is in exactly one place", "grhpc.report.audit:command", _report),
-    Verb("why", "how one sample came by its reward", "grhpc.why:command", _why),
+    Verb("why", "how one sample came by its reward or its score", "grhpc.why:command", _why),
     Verb("replay", "show a recorded step: its groups, answers and rewards", "grhpc.replay:command", _replay),
 )
 

@@ -2,6 +2,7 @@
 
     why RUN 17.3        sample 3 of training group 17
     why RUN h10.17      the greedy answer to held-out question 17 under weights 10
+    why EVAL gsm8k.17   the response to question 17 of an evaluation's benchmark: `report/graded.py`
 
 A sample is looked for in the recorded step that its group was trained in, else among the verdicts still on their way.
 Does not know: models. Invariant: reads only; a model's text is shown printable.
@@ -15,7 +16,8 @@ from typing import Any
 from grhpc.errors import StoreError
 from grhpc.grpo.advantage import group_advantages
 from grhpc.records import NO_VERDICT, Verdict
-from grhpc.report.find import find_grpo_run
+from grhpc.report import graded
+from grhpc.report.find import find_run
 from grhpc.report.text import number, printable
 from grhpc.store import names
 from grhpc.store.atomic import list_names, to_json
@@ -34,13 +36,19 @@ _MEASURED = ("audit", "answer_tokens", "reference_tokens", "reward", "weight_ver
 
 def command(args: argparse.Namespace) -> int:
     """The verb."""
-    found = why(find_grpo_run(args.run), args.sample)
-    print(json.dumps(found, indent=1) if args.json else "\n".join(lines(found)))
+    run = find_run(args.run)
+    if run.kind == "eval":
+        found, text = graded.graded(run, args.sample), graded.lines
+    else:
+        found, text = why(run, args.sample), lines
+    print(json.dumps(found, indent=1) if args.json else "\n".join(text(found)))
     return 0
 
 
 def why(run: RunDir, sample: str) -> dict[str, Any]:
-    """Everything about one sample, as plain JSON. Raises StoreError where there is none of that name."""
+    """Everything about one sample, as plain JSON. Raises StoreError where there is none of that name, ConfigError for a
+    run that has no verdicts."""
+    run.config()
     match = _SAMPLE.fullmatch(sample)
     if match is None:
         raise StoreError(
