@@ -14,12 +14,16 @@ class Lifetime:
 
     `job` names the task to people, e.g. "4711_2" or "local-123"; `restart` counts requeues of the same job id.
     `drain_reason` is empty until somebody asked for a drain (finish the shard in hand, then stop).
+    `warning_s` is how long before the end that happens; `after_crash` says that the job's last life ended by itself,
+    and not by its scheduler.
     """
 
     job: str = "local"
     restart: int = 0
     end_s: float | None = None
     drain_reason: str = ""
+    warning_s: float = 0.0
+    after_crash: bool = False
 
     @property
     def draining(self) -> bool:

@@ -56,7 +56,7 @@ def run_role(role: str, run_dir: str) -> None:
     run = RunDir.open(Path(run_dir))
     if job.kind == SLURM and job.rank == 0:
         _write_down(role, run, job)
-    life = Lifetime(job=job.name, restart=job.restart, end_s=job.end_s)
+    life = Lifetime(job=job.name, restart=job.restart, end_s=job.end_s, after_crash=_crashed_before(run, job))
     _install_signals(life)
     code = _run(role, run, job, life)
     if code:
@@ -78,6 +78,12 @@ def _write_down(role: str, run: RunDir, job: Job) -> None:
     if base not in {submission.job_id for submission in read_submissions(run.jobs_dir)}:
         tasks = int(os.environ.get("SLURM_ARRAY_TASK_MAX", "-1")) + 1
         record(run.jobs_dir, Submission("slurm", role, base, tasks))
+
+
+def _crashed_before(run: RunDir, job: Job) -> bool:
+    """Whether the batch script says so of the job's last life; of one that SLURM ended it says nothing."""
+    path = run.jobs_dir / f"{job.id}.crashes"
+    return path.name in list_names(path.parent) and str(job.restart - 1) in path.read_text().split()
 
 
 def _run(role: str, run: RunDir, job: Job, life: Lifetime) -> int:
@@ -110,8 +116,10 @@ def _run(role: str, run: RunDir, job: Job, life: Lifetime) -> int:
 def _set_place(role: str, run: RunDir, job: Job, life: Lifetime) -> None:
     """Tell a trainer's rank where its siblings are, and the tasks of another role which part of the node is theirs."""
     # Before torch is imported: it would take every core of the machine, and so would each of the tasks beside it.
-    os.environ.setdefault("OMP_NUM_THREADS", str(role_config(run.settings(), role).cpus_per_task))
+    asked = role_config(run.settings(), role)
+    os.environ.setdefault("OMP_NUM_THREADS", str(asked.cpus_per_task))
     if role not in ONE_JOB:
+        life.warning_s = asked.signal_s
         life.end_s = life.end_s if life.end_s is not None else ask_end_s(job)
         if job.world_size > 1:
             life.job = f"{life.job}.{job.rank}"

@@ -18,7 +18,9 @@ LISTEN = r"""# SLURM ends a job at its time limit by TERM, to this shell too, an
 id="${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}"
 seen() { squeue --noheader --jobs="$id" --format="%T %r"; }
 crashes="$run_dir/jobs/$id.crashes"
-again() { echo >>"$crashes" && [ "$(wc -l <"$crashes")" -lt 10 ] && scontrol requeue "$id"; } # ten in a row end it
+life="${SLURM_RESTART_COUNT:-0}"
+# Ten crashes in a row end it. Each line names the life that crashed; the next life reads it.
+again() { echo "$life" >>"$crashes" && [ "$(wc -l <"$crashes")" -lt 10 ] && scontrol requeue "$id"; }
 trap 'heard=1; [ "$(seen)" = "COMPLETING TimeLimit" ] && again' TERM
 # A shell acts on a signal only while it waits, so the role runs beside it; a signal cuts the wait short.
 srun() {
@@ -28,7 +30,7 @@ srun() {
 }""".splitlines()
 COME_BACK = r"""code=$?
 # One rank said so, whatever became of the others when it left.
-[ "$code" = 0 ] || [ ! -e "$run_dir/jobs/$id-${SLURM_RESTART_COUNT:-0}.final" ] || code=2
+[ "$code" = 0 ] || [ ! -e "$run_dir/jobs/$id-$life.final" ] || code=2
 # Over (0), or a person must act first (2). What is COMPLETING by now was cancelled, or is brought back by SLURM itself.
 case "$code $(seen)" in
     "0 "* | "2 "* | *" COMPLETING "*) ;;

@@ -135,14 +135,15 @@ class Queue(Generic[Row]):
                 reaped.append(own.name)
         return reaped
 
-    def reclaim(self, holder: str) -> list[str]:
-        """Put back at once what an earlier incarnation of `holder` holds, without counting an attempt.
+    def reclaim(self, holder: str, *, failed: str = "") -> list[str]:
+        """Put back at once what `holder` holds, counting an attempt only where `failed` says how it failed.
 
-        For a consumer that knows it has replaced its predecessor (the trainer, by the ledger's fence).
+        For who knows that this holder is no more: its successor (the trainer by the ledger's fence, a task in the next
+        life of its job), or a person who resumes the run.
         """
         safe = ShardFile("any").leased_by(holder, "").holder
         mine = [own for own in self._folders.files(LEASED) if own.holder == safe]
-        return [own.name for own in mine if self._folders.give_back(own, "", next_attempt=False)]
+        return [own.name for own in mine if self._folders.give_back(own, failed, next_attempt=bool(failed))]
 
     def failed(self) -> list[FailedShard]:
         """The shards in failed/, by name."""

@@ -6,22 +6,35 @@
     pauses     after a failure, for as long as between two looks of an idle task, so that another task takes the shard
     ends       when the run is finished or asked to stop, when this process drains or has no time for another shard, or
                after `idle_s` without work
+    gives back at its begin what an earlier life of this job held to its end
 
 Does not know: what a shard means, what the work is. Invariant: when `serve` returns or raises, this process holds no
 lease; a shard whose work failed has gone back as the next attempt, one whose work was cut short as the same attempt,
-unless it had a whole life and was not done at its end.
+unless it had a whole life and was not done at its end. What spends an attempt stands in docs/queue.md.
 """
 
+import contextlib
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
-from grhpc.errors import CorruptFile, EngineError, ForeignFile, GaveUp, GrhpcError, Superseded, Unavailable, WaitTimeout
+from grhpc.errors import (
+    CorruptFile,
+    EngineError,
+    ForeignFile,
+    GaveUp,
+    GrhpcError,
+    StoreError,
+    Superseded,
+    Unavailable,
+    WaitTimeout,
+)
 from grhpc.lifetime import Lifetime
 from grhpc.store.events import EventLog, waited_s
 from grhpc.store.polling import Backoff
 from grhpc.store.queue import Lease, Queue
-from grhpc.store.rundir import RunDir
+from grhpc.store.rundir import QUEUES, RunDir
 
 Row = TypeVar("Row")
 
@@ -31,6 +44,8 @@ _RECENT = 20  # shards of earlier lives that tell how long the next will take
 _WHOLE = 0.9  # of a life: a shard begun with so much of it left had all of it
 TIME_MARGIN = 1.2  # a shard is claimed when 1.2 times the longest one so far fits into the process's life
 _WAITING_EVENT_S = 30.0
+_EARLY_S = 60.0  # SLURM's warning may come so much before its time
+_DEAF_S = 10.0  # after a drain: work that did not stop by then may be killed where it stands, SLURM waits 30 s
 
 
 class CutShort(Exception):
@@ -82,6 +97,7 @@ class _Loop:
         self.waited_s = _away_s(past)
 
     def run(self) -> str:
+        self._take_over()
         while not (ended := self._reason_to_end()):
             if not self._prepared():
                 continue
@@ -96,6 +112,12 @@ class _Loop:
             self.backoff.wait()
         self.ended = ended
         return ended
+
+    def _take_over(self) -> None:
+        """An earlier life of this job is over: its scheduler began this one."""
+        failed = f"{self.life.job} crashed with it" if self.life.after_crash else ""
+        for queue in QUEUES[self.run_dir.kind] if self.life.restart else ():
+            self.run_dir.queue(queue).reclaim(self.life.job, failed=failed)
 
     def _source(self) -> Queue[Any]:
         self.what = self.choose()
@@ -160,7 +182,7 @@ class _Loop:
         """Whether the work was done."""
         begun_s, left_s = time.monotonic(), self.life.remaining_s()
         try:
-            with lease.keep_alive():
+            with lease.keep_alive(), self._given_back_if_deaf(lease, left_s):
                 self.worker.work(lease)
         except CutShort as cut:
             self._cut(lease, str(cut), time.monotonic() - begun_s, left_s)
@@ -180,12 +202,36 @@ class _Loop:
         self.backoff.reset()
         return True
 
+    @contextlib.contextmanager
+    def _given_back_if_deaf(self, lease: Lease[Any], left_s: float) -> Iterator[None]:
+        """While inside: work that a drain does not reach keeps its shard only for a moment longer."""
+        over = threading.Event()
+
+        def watch() -> None:
+            while not over.wait(self.settings.poll_max_s / 10):
+                if self.life.draining:
+                    if not over.wait(_DEAF_S):
+                        with contextlib.suppress(StoreError):  # its lease will end
+                            self._give_back(lease, self.life.drain_reason, left_s)
+                    return
+
+        threading.Thread(target=watch, name="deaf-work", daemon=True).start()
+        try:
+            yield
+        finally:
+            over.set()
+
     def _cut(self, lease: Lease[Any], why: str, seconds: float, left_s: float) -> None:
-        """`left_s` of this life were left when the work began. A shard that had the whole life is an attempt spent."""
         if self.life.draining:
             self.events.emit("cut", shard=lease.name, attempt=lease.attempt, seconds=seconds)  # the next life learns
+        self._give_back(lease, why, left_s)
+
+    def _give_back(self, lease: Lease[Any], why: str, left_s: float) -> None:
+        """`left_s` of this life were left when the work began. A shard that had the whole life is an attempt spent;
+        one whose life was cut short, by a preemption or a person, is not."""
         life_s = self.life_s or 0.0
-        if self.life.draining and _WHOLE * life_s <= left_s < float("inf") and self.life.remaining_s() < life_s / 2:
+        had_all = self.life.draining and _WHOLE * life_s <= left_s < float("inf")
+        if had_all and self.life.remaining_s() <= self.life.warning_s + _EARLY_S:
             lease.fail(f"not done in a whole life of {life_s:.0f} s: raise the role's time_min")
         else:
             lease.release(why)

@@ -4,9 +4,13 @@ import os
 import signal
 import subprocess
 import time
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
+
+from grhpc.cluster import job, role
+from grhpc.cluster.job import Job
 
 TRAIN = Path(__file__).parents[2] / "slurm" / "train.sbatch"
 
@@ -130,3 +134,13 @@ def test_only_crashes_in_a_row_end_a_job(batch: Batch) -> None:
         assert batch.life("exit 75", SLURM_RESTART_COUNT="20")
     lives = [batch.life("exit 1") for _ in range(11)]
     assert lives == [["requeue 4711"]] * 9 + [[]] * 2
+
+
+def test_the_next_life_learns_which_one_crashed(batch: Batch) -> None:
+    batch.life("exit 1", SLURM_RESTART_COUNT="3")
+    batch.squeue_says("COMPLETING NodeFail")
+    batch.life("exit 137", SLURM_RESTART_COUNT="4")
+    run = Namespace(jobs_dir=batch.run_dir / "jobs")
+    crashed = [role._crashed_before(run, Job(job.SLURM, "4711", key="", restart=restart)) for restart in range(6)]
+    assert crashed == [False, False, False, False, True, False]
+    assert not role._crashed_before(run, Job(job.SLURM, "4712", key="", restart=4))

@@ -167,6 +167,12 @@ def test_a_task_takes_as_many_threads_as_it_has_cores(make_run: MakeRun, monkeyp
     assert threads == ["1"]  # cluster.*.cpus_per_task
 
 
+def test_a_task_knows_when_it_is_warned(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    warnings: list[float] = []
+    run_as(make_run, monkeypatch, lambda run, life: warnings.append(life.warning_s))
+    assert warnings == [120]  # cluster.*.signal_s
+
+
 def test_engines_on_one_node_share_its_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,4,5")
     role._take_share_of_devices(Job(job.SLURM, "1", key="1", world_size=4, local_rank=1, local_size=2))

@@ -102,7 +102,7 @@ def test_killed_task_comes_back_but_a_hopeless_one_does_not(slurm_cluster: Lab, 
     kill_task(slurm_cluster, victim)
     (back,) = ready(killed, 1, restart=1)
     assert back["job"] == victim["job"]
-    assert (killed.jobs_dir / f"{victim['job']}.crashes").read_text() == "\n"
+    assert (killed.jobs_dir / f"{victim['job']}.crashes").read_text() == "0\n"
     assert len(events(killed, "ready", restart=0)) == 2  # its sibling went on
 
     until("the hopeless task to end", lambda: only_state(hopeless) == "FAILED")

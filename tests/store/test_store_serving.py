@@ -1,68 +1,12 @@
 """The loop that rollout and verify tasks share: when it ends, and what becomes of the shards."""
 
-import dataclasses
 import time
 
 import pytest
-from store_rows import small_config
+from store_task import Task
 
-from grhpc.config import StoreConfig
-from grhpc.errors import CorruptFile, DataError, EngineError, ForeignFile, GaveUp, Unavailable, WaitTimeout
-from grhpc.lifetime import Lifetime
-from grhpc.records import TRAIN, GroupPrompt
-from grhpc.store.events import read_events
-from grhpc.store.rundir import RunDir
-from grhpc.store.serving import MOST_STARTS, CutShort, serve
-
-PROMPT = GroupPrompt(
-    prompt_id="p",
-    question="q",
-    answer="a",
-    answer_type="String",
-    category="Other",
-    difficulty="",
-    token_ids=[1],
-    group=0,
-    kind=TRAIN,
-    epoch=0,
-    admitted_version=0,
-)
-STORE = StoreConfig(poll_min_s=0.01, poll_max_s=0.02, idle_s=300.0, max_attempts=3)
-
-
-class Task:
-    """A run with prompts, and a task that works on them as told."""
-
-    def __init__(self, folder, work=None, prepare=None, idle_s=0.0) -> None:
-        store = dataclasses.replace(STORE, idle_s=idle_s or STORE.idle_s)
-        self.run = RunDir.create(folder / "r", dataclasses.replace(small_config(), store=store))
-        self.queue = self.run.queue("prompts")
-        self.life = Lifetime(job="local-1")
-        self.worked: list[str] = []
-        self._work, self._prepare = work, prepare
-
-    def put(self, *names: str) -> "Task":
-        for name in names:
-            self.queue.put(name, [PROMPT])
-        return self
-
-    def serve(self) -> str:
-        return serve(self.run, "prompts", self, self.life, self.run.events("rollout", "local-1"))
-
-    def work(self, lease) -> None:
-        self.worked.append(lease.name)
-        if self._work:
-            self._work(self, lease)
-        lease.done()
-
-    def prepare(self) -> None:
-        if self._prepare:
-            self._prepare(self)
-        if not self.queue.counts()["ready"] and self.run.config().store.idle_s == STORE.idle_s:
-            self.run.request_stop("all done")
-
-    def told(self, event: str) -> list[dict]:
-        return [e for e in read_events(self.run.events_dir) if e["event"] == event]
+from grhpc.errors import CorruptFile, DataError, EngineError, ForeignFile, GaveUp, Unavailable
+from grhpc.store.serving import MOST_STARTS
 
 
 def test_works_until_it_is_idle(tmp_path):
@@ -100,34 +44,6 @@ def test_refuses_a_shard_that_would_not_fit_into_its_life(tmp_path):
     assert task.queue.counts()["ready"] == 1
 
 
-def test_a_failure_counts_as_an_attempt_and_a_cut_does_not(tmp_path):
-    faults = iter([CutShort("moved"), EngineError("broke"), ValueError("odd")])
-
-    def work(task, lease):
-        attempts.append(lease.attempt)
-        if fault := next(faults, None):
-            raise fault
-
-    attempts: list[int] = []
-    task = Task(tmp_path, work=work).put("g00000000-0001")
-    task.serve()
-    assert attempts == [1, 1, 2, 3]
-    assert [e["problem"] for e in task.told("error")] == ["broke", "ValueError: odd"]
-
-
-def test_a_wait_that_ended_costs_no_attempt(tmp_path):
-    faults = iter([WaitTimeout("no weights")] * 3)
-    attempts: list[int] = []
-
-    def work(task, lease):
-        attempts.append(lease.attempt)
-        if fault := next(faults, None):
-            raise fault
-
-    Task(tmp_path, work=work).put("g00000000-0001").serve()
-    assert attempts == [1, 1, 1, 1]
-
-
 def test_a_poisoned_shard_fails_alone(tmp_path):
     def work(task, lease):
         if lease.name == "g00000000-0001":
@@ -161,19 +77,6 @@ def test_what_must_end_the_task_does_so_and_leaves_the_shard(tmp_path, fault):
     with pytest.raises(type(fault)):
         task.serve()
     assert task.queue.claim("next").attempt == 1
-
-
-def test_a_failure_while_draining_is_the_drain(tmp_path):
-    """The engine's children may have died of the very signal."""
-
-    def work(task, lease):
-        task.life.drain("signal SIGTERM")
-        raise EngineError("the engine's process died")
-
-    task = Task(tmp_path, work=work).put("g00000000-0001")
-    assert task.serve() == "signal SIGTERM"
-    assert task.queue.claim("next").attempt == 1
-    assert task.told("error") == []
 
 
 def test_nothing_is_claimed_before_the_task_is_ready(tmp_path):
@@ -225,59 +128,6 @@ def test_the_wait_for_a_server_of_others_is_bounded_over_all_lives_of_a_job(tmp_
             task.serve()
     else:
         assert task.serve() == "all done" and task.told("returned")
-
-
-def until_the_end(task, lease):
-    """Work that the end of the life cuts, with the clock turned on instead of slept."""
-    if len(task.worked) > task.done_first:
-        task.life.end_s = time.time() + 5
-        task.life.drain("signal SIGUSR2")
-        raise CutShort("signal SIGUSR2")
-
-
-@pytest.mark.parametrize(
-    ("done_first", "end_s", "attempt"), [(0, 1000.0, 2), (0, None, 1)], ids=["the whole life", "no end"]
-)
-def test_a_shard_that_a_whole_life_was_too_short_for_has_spent_an_attempt(tmp_path, done_first, end_s, attempt):
-    task = Task(tmp_path, work=until_the_end).put("g00000000-0001")
-    task.done_first, task.life.end_s = done_first, end_s and time.time() + end_s
-    task.serve()
-    assert task.queue.claim("next").attempt == attempt
-    assert [e["shard"] for e in task.told("cut")] == ["g00000000-0001"]
-
-
-def test_a_shard_that_fits_into_no_life_is_given_up_in_the_end(tmp_path):
-    task = Task(tmp_path, work=until_the_end).put("g00000000-0001")
-    task.done_first = 0
-    for _ in range(STORE.max_attempts):
-        task.life = Lifetime(job="local-1", end_s=time.time() + 1000)
-        task.worked.clear()
-        task.serve()
-    (failed,) = task.queue.failed()
-    assert "not done in a whole life of 1000 s: raise the role's time_min" in failed.reason
-
-
-def test_a_preempted_shard_has_spent_none(tmp_path):
-    def preempt(task, lease):
-        task.life.drain("signal SIGTERM")
-        raise CutShort("signal SIGTERM")
-
-    task = Task(tmp_path, work=preempt).put("g00000000-0001")
-    task.life.end_s = time.time() + 1000
-    task.serve()
-    assert task.queue.claim("next").attempt == 1
-
-
-def test_a_shard_begun_late_in_a_life_has_spent_none(tmp_path):
-    def late(task):
-        if task.worked:
-            task.life.end_s = time.time() + 600
-
-    task = Task(tmp_path, work=until_the_end, prepare=late).put("g00000000-0001", "g00000001-0001")
-    task.done_first, task.life.end_s = 1, time.time() + 1000
-    task.serve()
-    assert task.worked == ["g00000000-0001", "g00000001-0001"]
-    assert task.queue.claim("next").attempt == 1
 
 
 @pytest.mark.parametrize("event", ["shard", "cut"])
