@@ -71,6 +71,12 @@ def last_steps(events: list[Event]) -> dict[int, Event]:
     return {e["step"]: e for e in steps}
 
 
+def thinned(rows: list[Event], always: Callable[[Event], bool], most: int = 40) -> list[Event]:
+    """For a table: the rows that `always` are shown, the last, and of the others as many as fit."""
+    every = -(-len(rows) // most)
+    return [row for i, row in enumerate(rows) if i % every == 0 or row is rows[-1] or always(row)]
+
+
 def shards_of(events: list[Event], role: str) -> list[Event]:
     return [e for e in events if e.get("event") == "shard" and e.get("role") == role]
 

@@ -12,9 +12,9 @@ from collections import Counter
 from typing import Any
 
 from grhpc.records import DECISIONS
-from grhpc.report import evaluation, versions
+from grhpc.report import evaluation, tuned, versions
 from grhpc.report.find import find_run
-from grhpc.report.history import History, Judged, last_judged_batch, read_history
+from grhpc.report.history import History, Judged, last_judged_batch, read_history, thinned
 from grhpc.report.judging import judging_line
 from grhpc.report.picture import Bars, Curve, as_characters, write_png
 from grhpc.report.text import duration, number, one_line, percent
@@ -27,13 +27,18 @@ Result = dict[str, Any]
 
 def command(args: argparse.Namespace) -> int:
     """The verb."""
-    run = find_run(args.run)
-    if run.kind == "eval":
-        result, text = evaluation.make(run), evaluation.as_text
-    else:
-        result, text = make(run), as_text
-    print(json.dumps(result, indent=1) if args.json else text(result))
+    result, text = of_any_kind(find_run(args.run))
+    print(json.dumps(result, indent=1) if args.json else text)
     return 0
+
+
+def of_any_kind(run: RunDir) -> tuple[Result, str]:
+    """The result of a run of any kind, its files written, and its text for a terminal."""
+    if run.kind == "eval":
+        result = evaluation.make(run)
+        return result, evaluation.as_text(result)
+    result = tuned.make(run) if run.kind == "sft" else make(run)
+    return result, tuned.as_text(result) if run.kind == "sft" else as_text(result)
 
 
 def make(run: RunDir) -> Result:
@@ -82,7 +87,7 @@ def as_text(result: Result) -> str:
     """The table, the picture and what to know, for a terminal."""
     rows = result["rows"]
     lines = [f"{result['run']}: step {result['step']} of {result['steps']}, verifier: {result['verifier']}", ""]
-    lines += _table(_thinned(rows))
+    lines += _table(thinned(rows, lambda row: row["heldout_true"] is not None))
     evaluations = result.get("evaluations", {})
     lines += ["", *as_characters(_curves_of_rows(rows) + versions.main_curves(evaluations)), ""]
     lines += _summary(result)
@@ -102,12 +107,6 @@ def _rows(history: History) -> list[dict[str, Any]]:
         row["heldout_accepted"] = heldout.accepted if heldout else None
         rows.append(row)
     return rows
-
-
-def _thinned(rows: list[dict[str, Any]], most: int = 40) -> list[dict[str, Any]]:
-    """Rows with a held-out figure, and of the others as many as fit."""
-    every = -(-len(rows) // most)
-    return [row for i, row in enumerate(rows) if i % every == 0 or row is rows[-1] or row["heldout_true"] is not None]
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:

@@ -15,12 +15,12 @@ from rich.table import Table
 from rich.text import Text
 
 from grhpc.records import DECISIONS
-from grhpc.report import evaluation, tuning
+from grhpc.report import tuning
 from grhpc.report.follow import Following
 from grhpc.report.history import Event
 from grhpc.report.logs import log_end
 from grhpc.report.picture import Curve, as_characters
-from grhpc.report.report import as_text, make
+from grhpc.report.report import of_any_kind
 from grhpc.report.text import duration, number, one_line, percent
 from grhpc.store.rundir import RunDir
 
@@ -56,12 +56,8 @@ def watch(run: RunDir) -> int:
 
 
 def show_result(run: RunDir) -> int:
-    """The table and picture of a finished run or evaluation, or where its model is. Returns 0."""
-    if run.kind == "sft":
-        text = f"the model: {run.model_dir}"
-    else:
-        text = as_text(make(run)) if run.kind == "grpo" else evaluation.as_text(evaluation.make(run))
-    Console(highlight=False, soft_wrap=True).print(text, markup=False)
+    """The table and picture of a finished run. Returns 0."""
+    Console(highlight=False, soft_wrap=True).print(of_any_kind(run)[1], markup=False)
     return 0
 
 

@@ -144,7 +144,7 @@ class RunDir:
             made = self.summary_path if isinstance(settings, EvalConfig) else self.model_dir
             raise ConfigError(
                 f"{self.name} is a run of {self.kind}: it has no rollouts and no verdicts",
-                f"its verbs: status, logs, stop, resume; its result: {made}",
+                f"its verbs: status, logs, stop, resume, report; its result: {made}",
             )
         return settings
 

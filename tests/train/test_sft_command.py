@@ -105,7 +105,9 @@ def test_every_verb_on_it(submit: Submit, finished: tuple[Path, str], folder: Pa
     assert "is finished" in submit("sft", *words_of(folder))
     assert "its tasks end by themselves" in submit("stop", run)
     assert "cannot be scaled" in submit("scale", run, "rollout", "1", code=2)
-    for verb, *more in (("report",), ("audit",), ("replay", "1"), ("why", "1.0")):
+    told = submit("report", run).splitlines()
+    assert told[0].startswith("tiny-verifier: step 2 of 2") and told[-1] == f"the model: {run}/model"
+    for verb, *more in (("audit",), ("replay", "1"), ("why", "1.0")):
         refused = submit(verb, run, *more, code=2).splitlines()
         assert len(refused) == 2 and "is a run of sft" in refused[0]
 
