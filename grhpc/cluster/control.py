@@ -2,7 +2,7 @@
 
 Does not know: how a job is submitted, how anything is printed. Invariant: only jobs written down for this run, or
 marked with its run id, are touched; nothing is submitted, and nothing said to have ended, on a guess about a job of
-which nothing is known; every verb may be repeated.
+which nothing is known; no lease is ended but that of a task that has ended; every verb may be repeated.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from grhpc.cluster.sbatch import mark, role_config
 from grhpc.cluster.submissions import Submission, read_submissions, read_target, record_target
 from grhpc.config import AnyConfig
 from grhpc.errors import ClusterError
-from grhpc.store.rundir import RunDir
+from grhpc.store.rundir import QUEUES, RunDir
 
 SCALABLE = ("rollout", "verify", "evaluate")
 END_WAIT_S = 60.0  # SLURM kills what does not heed TERM after KillWait (30 s by default), and accounting lags
@@ -24,10 +24,15 @@ SHOWN = 5
 
 def live_jobs(run: RunDir) -> list[JobState]:
     """The run's tasks that wait, run, or will be back. Raises ClusterError where that is not known of one of them."""
+    return [task for task in _known_tasks(run) if task.live]
+
+
+def _known_tasks(run: RunDir) -> list[JobState]:
+    """Every task of the run; one without a live job has ended. Raises ClusterError where that is not known of one."""
     tasks = tasks_of(run)
     unknown = [task for task in tasks if task.kind == states.UNKNOWN]
     if not unknown:
-        return [task for task in [*tasks, *_by_comment(run)] if task.live]
+        return [*tasks, *_by_comment(run)]
     (first, *_), name = unknown, run.name
     if first.executor == "local":
         raise ClusterError(
@@ -99,7 +104,8 @@ def scale(run: RunDir, role: str, tasks: int) -> list[str]:
 
 
 def resume(run: RunDir) -> list[Submission]:
-    """Take back a request to stop, and submit what the configuration, or `scale`, asks for and is not live.
+    """Take back a request to stop, put back what ended tasks held, and submit what the configuration, or `scale`, asks
+    for and is not live.
 
     Raises ClusterError, and changes nothing, where local tasks are still obeying the request.
     """
@@ -107,7 +113,8 @@ def resume(run: RunDir) -> list[Submission]:
         return []
     config = run.settings()
     launch.require(config, {})
-    jobs = live_jobs(run)
+    tasks = _known_tasks(run)
+    jobs = [task for task in tasks if task.live]
     if run.stop_reason() and any(job.executor == "local" for job in jobs):  # on SLURM the trainer's refill sees to it
         raise ClusterError(
             f"{_named(jobs)} of {run.name} were asked to stop and are still ending",
@@ -117,7 +124,19 @@ def resume(run: RunDir) -> list[Submission]:
     missing = {role: wanted_tasks(run, config, role) - live.count(role) for role in config.roles}
     launch.require(config, missing, run.root)
     run.clear_stop()
+    _put_back(run, config, tasks)
     return launch.submit(run, config, missing)
+
+
+def _put_back(run: RunDir, config: AnyConfig, tasks: list[JobState]) -> None:
+    """The shards that ended tasks held: nobody needs to wait until their leases end."""
+    live, holders = {task.name for task in tasks if task.live}, []
+    for task in tasks:
+        if task.role in SCALABLE and task.name not in live:
+            asked = role_config(config, task.role)
+            holders += [task.name, *(f"{task.name}.{rank}" for rank in range(asked.nodes * asked.tasks_per_node))]
+    for queue in QUEUES[run.kind] if holders else ():
+        run.queue(queue).reclaim(*holders)
 
 
 def wanted_tasks(run: RunDir, config: AnyConfig, role: str) -> int:

@@ -135,15 +135,15 @@ class Queue(Generic[Row]):
                 reaped.append(own.name)
         return reaped
 
-    def reclaim(self, holder: str, *, failed: str = "") -> list[str]:
-        """Put back at once what `holder` holds, counting an attempt only where `failed` says how it failed.
+    def reclaim(self, *holders: str, failed: str = "") -> list[str]:
+        """Put back at once what they hold, counting an attempt only where `failed` says how they failed.
 
-        For who knows that this holder is no more: its successor (the trainer by the ledger's fence, a task in the next
+        For who knows that a holder is no more: its successor (the trainer by the ledger's fence, a task in the next
         life of its job), or a person who resumes the run.
         """
-        safe = ShardFile("any").leased_by(holder, "").holder
-        mine = [own for own in self._folders.files(LEASED) if own.holder == safe]
-        return [own.name for own in mine if self._folders.give_back(own, failed, next_attempt=bool(failed))]
+        safe = {ShardFile("any").leased_by(holder, "").holder for holder in holders}
+        theirs = [own for own in self._folders.files(LEASED) if own.holder in safe]
+        return [own.name for own in theirs if self._folders.give_back(own, failed, next_attempt=bool(failed))]
 
     def failed(self) -> list[FailedShard]:
         """The shards in failed/, by name."""

@@ -1,6 +1,7 @@
 """What the verbs do where SLURM says something, nothing, or that a job does not end. SLURM's programs are pretended."""
 
 import os
+import subprocess
 import time
 from argparse import Namespace
 from pathlib import Path
@@ -14,6 +15,7 @@ from grhpc.cluster.submissions import Submission, record
 from grhpc.errors import ClusterError
 from grhpc.store.rundir import RunDir
 from tests.cluster.conftest import new_run
+from tests.cluster.test_refill import PROMPT
 from tests.cluster.test_sacct import put_on_path
 
 SILENT = {"sacct": "exit 1", "squeue": "exit 1"}
@@ -128,6 +130,45 @@ def test_without_any_answer_nothing_is_brought_back(run, submitted, monkeypatch)
     slurm(run, monkeypatch, **SILENT)
     refill.refill(run)
     assert submitted == [{}]
+
+
+def hold(run: RunDir, *holders: str) -> None:
+    """Let each have a shard of prompts."""
+    for number, holder in enumerate(holders):
+        run.queue("prompts").put(f"g{number:08d}-0001", [PROMPT])
+        assert run.queue("prompts").claim(holder)
+
+
+def held(run: RunDir) -> list[int]:
+    return sorted(int(name[1:9]) for name in run.queue("prompts").names()["leased"])
+
+
+def test_resume_puts_back_at_once_what_ended_tasks_held_and_nothing_else(run, submitted, monkeypatch) -> None:
+    slurm(run, monkeypatch, sacct=NO_ACCOUNTING, squeue=listed("71_0|RUNNING"))
+    hold(run, "71_0", "71_1", "71_1.0", "99", "72_1", "71_10")
+    control.resume(run)
+    assert held(run) == [0, 3, 4, 5]
+    assert run.queue("prompts").claim("next").attempt == 1
+
+
+def test_resume_of_a_local_run_puts_back_what_dead_processes_held(tmp_path, submitted) -> None:
+    run = new_run(tmp_path, "local")
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    for pid, started in ((os.getpid(), start_ticks(os.getpid())), (ended.pid, 1)):
+        record(run.jobs_dir, Submission("local", "rollout", str(pid), started=started))
+    hold(run, f"local-{os.getpid()}", f"local-{ended.pid}")
+    control.resume(run)
+    assert held(run) == [0]
+
+
+def test_a_process_id_used_again_keeps_its_shards(tmp_path, submitted) -> None:
+    run = new_run(tmp_path, "local")
+    for started in (1, start_ticks(os.getpid())):
+        record(run.jobs_dir, Submission("local", "rollout", str(os.getpid()), started=started))
+    hold(run, f"local-{os.getpid()}")
+    control.resume(run)
+    assert held(run) == [0]
 
 
 def local_job(run: RunDir, **fields: str) -> None:

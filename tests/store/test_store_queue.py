@@ -151,6 +151,11 @@ def test_a_replaced_consumer_takes_back_what_it_held(tmp_path: Path) -> None:
     queue.claim("train-2")
     assert queue.reclaim("train") == ["g0", "g1"]
     assert queue.claim("train").attempt == 1
+    assert queue.reclaim("nobody") == [] and sorted(queue.reclaim("train", "train-2", failed="it broke")) == [
+        "g0",
+        "g2",
+    ]
+    assert [queue.claim("w").attempt for _ in range(3)] == [2, 1, 2]
 
 
 def test_a_corrupt_shard_is_named_and_the_next_one_is_given(tmp_path: Path) -> None:
