@@ -15,6 +15,7 @@ from grhpc.cluster.sbatch import mark, role_config
 from grhpc.cluster.submissions import Submission, read_submissions, read_target, record_target
 from grhpc.config import AnyConfig
 from grhpc.errors import ClusterError
+from grhpc.store.claims import reclaim
 from grhpc.store.rundir import QUEUES, RunDir
 
 SCALABLE = ("rollout", "verify", "evaluate")
@@ -129,7 +130,7 @@ def resume(run: RunDir) -> list[Submission]:
 
 
 def _put_back(run: RunDir, config: AnyConfig, tasks: list[JobState]) -> None:
-    """The shards that ended tasks held: nobody needs to wait until their leases end."""
+    """The shards, and questions to the judge, that ended tasks held: nobody needs to wait until their leases end."""
     live, holders = {task.name for task in tasks if task.live}, []
     for task in tasks:
         if task.role in SCALABLE and task.name not in live:
@@ -137,6 +138,7 @@ def _put_back(run: RunDir, config: AnyConfig, tasks: list[JobState]) -> None:
             holders += [task.name, *(f"{task.name}.{rank}" for rank in range(asked.nodes * asked.tasks_per_node))]
     for queue in QUEUES[run.kind] if holders else ():
         run.queue(queue).reclaim(*holders)
+    reclaim(run.decisions_dir, *holders)
 
 
 def wanted_tasks(run: RunDir, config: AnyConfig, role: str) -> int:

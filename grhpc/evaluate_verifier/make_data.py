@@ -14,6 +14,8 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import sys
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -39,6 +41,7 @@ COLUMNS = {
     "reference": ("reference", "ground_truth", "answer"),
     "responses": ("responses", "response", "solutions", "solution"),
 }
+LEASE_S = 60.0  # of another process that makes the same file
 NAMES = ("question", "ground_truth", "student_answer", "verification", "decision", "origin")
 
 
@@ -54,7 +57,8 @@ def command(args: argparse.Namespace) -> int:
     paths = [Path(place) for place in args.solutions]
     solutions = [s for path in paths for s in read_solutions(path, columns_of(args.column))][: args.limit]
     counts = Counter[str]()
-    memory = DecisionLog(out.with_suffix(".decisions"), run_id="lessons", task="labelling")
+    folder = out.with_suffix(".decisions")
+    memory = DecisionLog(folder, run_id="lessons", task="labelling", lease_s=LEASE_S, on_wait=_tell_wait)
     with closing(Bench(config, "generative", memory)) as judge:
         labelled = label(judge.decide, template, answers_of(solutions, counts), counts)
         kept = balanced(labelled, recipe.balance, recipe.seed)
@@ -144,6 +148,10 @@ def _names(wanted: Mapping[str, str]) -> dict[str, str]:
     if len(set(names.values())) < len(names):
         raise ConfigError("--name gives two columns the same name", "give each its own")
     return names
+
+
+def _tell_wait(what: str, since_s: float) -> None:
+    print(f"waits for {what}, {time.time() - since_s:.0f} s so far", file=sys.stderr)
 
 
 def _told(manifest: Mapping[str, Any]) -> list[str]:

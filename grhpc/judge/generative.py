@@ -1,14 +1,17 @@
 """The generative verifier: each question to the judge is asked once, and asked again when it gives no decision.
 
 Does not know: rollouts, shards, rewards, where the judge runs. Invariant: a decision is remembered only when the judge
-made it, and under everything that it depends on: the judge, the template, and the whole text of the prompt.
+made it, and under everything that it depends on: the judge, the template, and the whole text of the prompt. What
+another task asks just now is not asked: it is waited for.
 """
 
+import contextlib
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
-from grhpc.answer.judge import load_template, read_decision, render, settle
+from grhpc.answer.judge import fill, load_template, read_decision, render, settle
 from grhpc.config import VerifierConfig
 from grhpc.errors import EngineError
 from grhpc.judge.decide import Decided, Decision, Pair
@@ -28,6 +31,15 @@ class Memory(Protocol):
     def news(self) -> tuple[str, ...]:
         """What went wrong since the last call: of no harm but that something is asked again."""
 
+    def asking(
+        self, topics: Mapping[bytes, bytes], should_stop: Callable[[], bool]
+    ) -> contextlib.AbstractContextManager[Collection[bytes] | None]:
+        """While inside, keys that nobody else asks; `topics` are all that are open, each with what it is about. None
+        where `should_stop` said so. As long as keys are open, call it again: in the end each was known or free."""
+
+    def leave(self) -> None:
+        """Let go of what is being asked, from wherever: this process ends."""
+
     def recall(self, keys: Iterable[bytes]) -> dict[bytes, Made]: ...
 
     def record(self, decisions: Mapping[bytes, Made], shard: str) -> None: ...
@@ -36,12 +48,23 @@ class Memory(Protocol):
 class OwnMemory:
     """The memory of one process, for as long as it lives."""
 
+    asked_twice = 0
+
     def __init__(self) -> None:
         self._made: dict[bytes, Made] = {}
-        self.asked_twice = 0
 
     def news(self) -> tuple[str, ...]:
         return ()
+
+    @contextlib.contextmanager
+    def asking(
+        self, topics: Mapping[bytes, bytes], should_stop: Callable[[], bool]
+    ) -> Iterator[Collection[bytes] | None]:
+        del should_stop
+        yield topics
+
+    def leave(self) -> None:
+        pass
 
     def recall(self, keys: Iterable[bytes]) -> dict[bytes, Made]:
         return {key: self._made[key] for key in keys if key in self._made}
@@ -51,18 +74,9 @@ class OwnMemory:
         self._made.update(decisions)
 
 
-class NoMemory:
+class NoMemory(OwnMemory):
     """For decisions that must be the same whoever makes them, and after whatever else: what a judge says of a question
     may depend on those that it is asked together with."""
-
-    asked_twice = 0
-
-    def news(self) -> tuple[str, ...]:
-        return ()
-
-    def recall(self, keys: Iterable[bytes]) -> dict[bytes, Made]:
-        del keys
-        return {}
 
     def record(self, decisions: Mapping[bytes, Made], shard: str) -> None:
         del decisions, shard
@@ -107,22 +121,22 @@ class GenerativeDecider:
                 decisions[pair] = decision
             else:
                 prompts[pair] = render(self._template, pair.question, pair.reference, pair.answer)
-        keys = self._keys(prompts.values())
-        recalled = self._memory.recall(keys.values())
-        told = {prompt: _remembered(recalled[key]) for prompt, key in keys.items() if key in recalled}
-        seen = set(told)
+        asking = _Asking(self._keys(prompts), self._memory, shard)
         needed = {prompt for pair, prompt in prompts.items() if pair not in audits}
-        asking = _Asking({prompt: key for prompt, key in keys.items() if prompt not in seen}, self._memory, shard)
-        if not self._ask_until_decided(asking, needed, should_stop):
-            return None
-        told |= asking.told
-        reused = set()
+        while topics := asking.topics():
+            with self._memory.asking(topics, should_stop) as free:
+                if free is None:
+                    return None
+                asking.recall()
+                if not self._ask_until_decided(asking, free, needed, should_stop):
+                    return None
+        reused, seen = set(), set(asking.recalled)
         for pair, prompt in prompts.items():
-            decisions[pair] = told[prompt]
+            decisions[pair] = asking.told[prompt]
             if prompt in seen:
                 reused.add(pair)
             seen.add(prompt)
-        asked = asking.told.keys() - asking.refused
+        asked = asking.told.keys() - asking.recalled - asking.refused
         return Decided(
             decisions,
             asked=len(asked & needed),
@@ -137,47 +151,77 @@ class GenerativeDecider:
     def close(self) -> None:
         self._judge.close()
 
-    def _keys(self, prompts: Iterable[str]) -> dict[str, bytes]:
-        distinct = dict.fromkeys(prompts)
-        if distinct and not self._judge.running:
+    def _keys(self, prompts: Mapping[Pair, str]) -> "dict[str, _Key]":
+        """What each prompt's decision is remembered under."""
+        if prompts and not self._judge.running:
             self._judge.start()  # a judge elsewhere says only then what it is
         identity = f"{self._judge.identity} {self.template_digest} "
-        return {p: hashlib.sha256((identity + p).encode("utf-8", "surrogatepass")).digest() for p in distinct}
 
-    def _ask_until_decided(self, asking: "_Asking", needed: set[str], should_stop: Callable[[], bool]) -> bool:
+        def digest(prompt: str) -> bytes:
+            return hashlib.sha256((identity + prompt).encode("utf-8", "surrogatepass")).digest()
+
+        return {
+            prompt: _Key(digest(prompt), digest(fill(self._template, pair.question, pair.reference, "")))
+            for pair, prompt in prompts.items()
+        }
+
+    def _ask_until_decided(
+        self, asking: "_Asking", free: Collection[bytes], needed: set[str], should_stop: Callable[[], bool]
+    ) -> bool:
         """False where `should_stop` said so."""
+        asked = waiting = asking.waiting(free)
         for attempt in range(1, self._max_attempts + 1):
-            waiting = asking.waiting()
             if not waiting:
                 break
             replies = self._judge.ask(waiting, attempt, should_stop, asking.hear)
             if replies is None:
                 return False
             asking.refuse({p: reply for p, reply in zip(waiting, replies, strict=True) if reply.refused})
-        heard = [asking.told[p] for p in asking.told if p in needed and p not in asking.refused]
+            waiting = asking.waiting(free)
+        heard = [asking.told[p] for p in asked if p in needed and p not in asking.refused]
         if len(heard) >= SUSPICIOUS and all(decision.decision == NO_VERDICT for decision in heard):
             self._judge.close()  # nothing it says can be used: begin again with a new one
             raise EngineError(f"the judge decided none of {len(heard)} questions; it wrote: {heard[0].reason[-80:]!r}")
         return True
 
 
-class _Asking:
-    """The questions of one shard, what was told of them so far, and which were refused; decisions go to `memory`."""
+@dataclass(frozen=True)
+class _Key:
+    """`topic` is that of all answers to the same question."""
 
-    def __init__(self, keys: Mapping[str, bytes], memory: Memory, shard: str) -> None:
+    key: bytes
+    topic: bytes
+
+
+class _Asking:
+    """The questions of one shard, what was told of them so far, by the judge or by `memory`, and which were refused;
+    the judge's decisions go to `memory`."""
+
+    def __init__(self, keys: Mapping[str, _Key], memory: Memory, shard: str) -> None:
         self._keys, self._memory, self._shard = keys, memory, shard
         self.told: dict[str, Decision] = {}
+        self.recalled: set[str] = set()
         self.refused: set[str] = set()
 
-    def waiting(self) -> list[str]:
-        """What was not asked yet, or not decided and may be asked again."""
+    def topics(self) -> dict[bytes, bytes]:
+        """The keys of what nothing was told of yet, each with its topic."""
+        return {key.key: key.topic for prompt, key in self._keys.items() if prompt not in self.told}
+
+    def recall(self) -> None:
+        found = self._memory.recall(self.topics())
+        told = {p: _remembered(found[key.key]) for p, key in self._keys.items() if key.key in found}
+        self.told |= told
+        self.recalled |= told.keys()
+
+    def waiting(self, free: Collection[bytes]) -> list[str]:
+        """Of what is free, what was not asked yet, or not decided and may be asked again."""
         undecided = {p for p, decision in self.told.items() if decision.decision == NO_VERDICT} - self.refused
-        return [p for p in self._keys if p not in self.told or p in undecided]
+        return [p for p, key in self._keys.items() if key.key in free and (p not in self.told or p in undecided)]
 
     def hear(self, replies: Mapping[str, Reply]) -> None:
         self.told |= {prompt: _decision(reply) for prompt, reply in replies.items()}
         decided = {p: self.told[p] for p in replies if self.told[p].decision != NO_VERDICT}
-        self._memory.record({self._keys[p]: _made(decision) for p, decision in decided.items()}, self._shard)
+        self._memory.record({self._keys[p].key: _made(decision) for p, decision in decided.items()}, self._shard)
 
     def refuse(self, replies: Mapping[str, Reply]) -> None:
         self.refused |= replies.keys()

@@ -13,7 +13,7 @@ from grhpc.eval_config import EvalConfig
 from grhpc.judge.decide import Decider
 from grhpc.judge.endpoint_judge import EndpointJudge
 from grhpc.judge.engine_judge import make_engine_judge
-from grhpc.judge.generative import GenerativeDecider, Memory
+from grhpc.judge.generative import GenerativeDecider, Memory, OwnMemory
 from grhpc.judge.judge import Judge
 from grhpc.judge.layers import ExactDecider, HybridDecider, RuleDecider
 
@@ -35,8 +35,16 @@ def make_decider(
         return ExactDecider()
     if mode == "rule":
         return RuleDecider()
-    judge = judge or make_judge(config, tokenizer, on_stall, confidence)
-    generative = GenerativeDecider(judge, config.verifier, memory)
+    remembered = memory or OwnMemory()
+
+    def stalled(seconds: float) -> None:
+        try:
+            on_stall(seconds)
+        finally:
+            remembered.leave()  # nothing else will: the process ends at once, and others may wait for what it asks
+
+    judge = judge or make_judge(config, tokenizer, stalled, confidence)
+    generative = GenerativeDecider(judge, config.verifier, remembered)
     return generative if mode == "generative" else HybridDecider(generative, config.verify.audit_share)
 
 

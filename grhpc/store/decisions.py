@@ -2,29 +2,39 @@
 
     decisions/<task>-<nonce>.jsonl    {"kind":"open","run_id":…,"task":…}  {"key":…,"decision":"yes","text":…}…
 
-Every incarnation of a verify task appends to a file of its own, and before it asks reads what the others added. Only
-keys and places are kept in memory; a text is read again where it stands.
+Every incarnation of a verify task appends to a file of its own. Before it asks it claims what its questions are about,
+then reads what the others added, and lets go when its own decisions are written: of two tasks that meet the same
+question at the same moment one asks, the other waits and reads. Only keys and places are kept in memory; a text is read
+again where it stands.
 
 Does not know: questions, judges. Invariant: `recall` returns only what some task of this run recorded, whole; what
-cannot be read is as if it had never been recorded, and is told by `news`.
+cannot be read is as if it had never been recorded, and is told by `news`. Nobody waits while holding a claim.
 """
 
 import contextlib
 import itertools
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from grhpc.errors import WaitTimeout
 from grhpc.store.atomic import fsync_dir, list_names, make_dir, storing, write_all
+from grhpc.store.claims import Claims
+from grhpc.store.events import EventLog
 from grhpc.store.journal import encode_line, parse_line
+from grhpc.store.polling import Backoff
+from grhpc.store.rundir import RunDir
 
 MOST_KEPT = 2_000_000  # keys in memory, some 200 bytes each; the oldest are forgotten first
 _PLACE_BITS = 44  # of a key's value for the place in its file; above them the file's number
 _PLACE = (1 << _PLACE_BITS) - 1
 _CHUNK = 16 << 20
+_POLL_S = 0.05, 1.0
+_TELL_AFTER_S, _TELL_EVERY_S = 1.0, 30.0
 
 
 @dataclass(frozen=True)
@@ -48,20 +58,69 @@ class _File:
 
 class DecisionLog:
     """The decisions of a run as one task sees them. `task` names it; `asked_twice` counts the questions that it asked
-    while another task asked them too (each such pair of tasks counts once)."""
+    though another task asked them too (each such pair of tasks counts once): one of them had been taken for dead.
 
-    def __init__(self, directory: Path, *, run_id: str, task: str, most_kept: int = MOST_KEPT) -> None:
+    `lease_s`: how long a task that asks may be silent; `wait_s`: how long another one waits for it; `on_wait(for what,
+    since when)` is told of it, again and again."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        run_id: str,
+        task: str,
+        most_kept: int = MOST_KEPT,
+        lease_s: float = 600.0,
+        wait_s: float = 86_400.0,
+        on_wait: Callable[[str, float], None] = lambda what, since_s: None,
+    ) -> None:
         self._directory, self._run_id, self._task, self._most_kept = Path(directory), run_id, task, most_kept
+        self._claims, self._wait_s, self._on_wait = Claims(self._directory, task, lease_s), wait_s, on_wait
         self._places: dict[bytes, int] = {}
         self._files: list[_File] = []
         self._own: _File | None = None
         self.asked_twice = 0
         self._problems: list[str] = []
 
+    @classmethod
+    def of_run(cls, run: RunDir, task: str, events: EventLog) -> "DecisionLog":
+        """The decisions of `run` as its `task` sees them, under the run's lease; `events` is told of waits."""
+        store = run.settings().store
+
+        def tell(what: str, since_s: float) -> None:
+            events.emit("waiting", **{"for": what, "since_s": since_s})
+
+        where, run_id = run.decisions_dir, run.run_id
+        return cls(where, run_id=run_id, task=task, lease_s=store.lease_s, wait_s=store.wait_s, on_wait=tell)
+
     def news(self) -> tuple[str, ...]:
         """Files that cannot be read on, since the last call."""
         problems, self._problems = tuple(self._problems), []
         return problems
+
+    @contextlib.contextmanager
+    def asking(
+        self, topics: Mapping[bytes, bytes], should_stop: Callable[[], bool]
+    ) -> Iterator[Collection[bytes] | None]:
+        """While inside, keys that no other task asks about; of them, ask what `recall` does not know now.
+
+        `topics` are all keys that are open, each with what it is about: topics are claimed, since they are fewer. What
+        others ask about just now is left out, for the next call; only where nothing else is left it is waited for,
+        and None is yielded where `should_stop` said so. Raises StoreError, WaitTimeout.
+        """
+        names = {key: topic.hex() for key, topic in topics.items() if key not in self._places}
+        wanted = set(names.values())
+        try:
+            taken: set[str] | None = self._claims.take(wanted) if wanted else set()
+            if not taken and len(names) == len(topics) > 0:
+                taken = self._wait(wanted, should_stop)
+            yield None if taken is None else {key for key, name in names.items() if name in taken}
+        finally:
+            self._claims.leave()
+
+    def leave(self) -> None:
+        """Let others ask what this process was about to ask: it ends in the middle of `asking`."""
+        self._claims.leave()
 
     def recall(self, keys: Iterable[bytes]) -> dict[bytes, Made]:
         """Those of `keys` (SHA-256 digests) that have been decided, by any task. Raises StoreError."""
@@ -95,6 +154,24 @@ class DecisionLog:
             self._keep(key, own, own.end)
             own.end += len(line)
         self._own = own
+
+    def _wait(self, names: Collection[str], should_stop: Callable[[], bool]) -> set[str] | None:
+        """Until one of `names` is ours, but for `should_stop`."""
+        backoff, since_s = Backoff(*_POLL_S), time.time()
+        tell_s = since_s + _TELL_AFTER_S
+        while not should_stop():
+            if taken := self._claims.take(names):
+                return taken
+            now_s = time.time()
+            if now_s > min(tell_s, since_s + self._wait_s):
+                holders = ", ".join(sorted({holder for name in names if (holder := self._claims.holder(name))}))
+                what = f"{holders or 'another task'} to hear from the judge what is to be asked here too"
+                if now_s > since_s + self._wait_s:
+                    raise WaitTimeout(f"waited {now_s - since_s:.0f} s for {what}", "see whether it goes on")
+                self._on_wait(what, since_s)
+                tell_s = now_s + _TELL_EVERY_S
+            backoff.wait()
+        return None
 
     def _open(self) -> _File:
         """A new file of this incarnation; another one may live on under the same task's name."""

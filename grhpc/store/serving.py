@@ -31,6 +31,7 @@ from grhpc.errors import (
     WaitTimeout,
 )
 from grhpc.lifetime import Lifetime
+from grhpc.store.claims import reclaim
 from grhpc.store.events import EventLog, waited_s
 from grhpc.store.polling import Backoff
 from grhpc.store.queue import Lease, Queue
@@ -115,9 +116,12 @@ class _Loop:
 
     def _take_over(self) -> None:
         """An earlier life of this job is over: its scheduler began this one."""
+        if not self.life.restart:
+            return
         failed = f"{self.life.job} crashed with it" if self.life.after_crash else ""
-        for queue in QUEUES[self.run_dir.kind] if self.life.restart else ():
+        for queue in QUEUES[self.run_dir.kind]:
             self.run_dir.queue(queue).reclaim(self.life.job, failed=failed)
+        reclaim(self.run_dir.decisions_dir, self.life.job)
 
     def _source(self) -> Queue[Any]:
         self.what = self.choose()

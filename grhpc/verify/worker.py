@@ -50,7 +50,7 @@ class VerifyWorker:
         self._life, self._events = life, events
         self._tokenizer = load_tokenizer(config.verifier.model)
         self._lease: Lease[Rollout] | None = None
-        memory = DecisionLog(run.decisions_dir, run_id=run.run_id, task=life.job)
+        memory = DecisionLog.of_run(run, life.job, events)
         self._decider = decider or make_decider(config, self._tokenizer, self._stalled, memory, confidence=False)
         self._so_far = Counter[str]()
         self._ready = False

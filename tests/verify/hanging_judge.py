@@ -8,10 +8,9 @@ from random_models import byte_tokenizer
 from verify_rows import Host, yes
 
 from grhpc.engine.host import EngineHost
+from grhpc.judge import make
 from grhpc.judge.engine_judge import EngineJudge
-from grhpc.judge.generative import GenerativeDecider
 from grhpc.lifetime import Lifetime
-from grhpc.store.decisions import DecisionLog
 from grhpc.store.rundir import RunDir
 from grhpc.store.serving import serve
 from grhpc.verify.worker import VerifyWorker
@@ -35,10 +34,13 @@ class Engine(Host):
 def main(run_dir: str, questions: str) -> None:
     run, job = RunDir.open(Path(run_dir)), "7_1"
     config, events, life = run.config(), run.events("verify", job), Lifetime(job=job)
-    host = EngineHost(lambda: Engine(int(questions)), STALL_S, lambda seconds: worker._stalled(seconds))
-    judge = EngineJudge(host, byte_tokenizer(), config.verifier, 0, "m")
-    memory = DecisionLog(run.decisions_dir, run_id=run.run_id, task=job)
-    worker = VerifyWorker(run, config, life, events, GenerativeDecider(judge, config.verifier, memory))
+
+    def hanging(config, tokenizer, on_stall, confidence) -> EngineJudge:
+        host = EngineHost(lambda: Engine(int(questions)), STALL_S, on_stall)
+        return EngineJudge(host, byte_tokenizer(), config.verifier, 0, "m")
+
+    make.make_judge = hanging
+    worker = VerifyWorker(run, config, life, events)
     serve(run, "rollouts", worker, life, events)
 
 
