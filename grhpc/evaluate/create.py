@@ -18,10 +18,10 @@ from grhpc.evaluate.measured import digest_of, find_version, link_version
 from grhpc.evaluate.prepare import load_questions, read_prepared
 from grhpc.store.model_digest import model_digest
 from grhpc.store.questions import Extent, QuestionShard
-from grhpc.store.rundir import RunDir
+from grhpc.store.rundir import QUEUES, RunDir
 from grhpc.store.weights import WeightRef
 
-QUESTIONS, SAMPLES, SCORES = "questions", "samples", "scores"
+QUESTIONS, SAMPLES, SCORES, RESULTS = QUEUES["eval"]
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,7 @@ def put_back(run: RunDir) -> int:
     config, extent = run.evaluation(), Extent.of(run.about)
     queues = {name: run.queue(name) for name in (QUESTIONS, SAMPLES, SCORES)}
     revived = 0
+    run.queue(RESULTS).revive()
     for name in (QUESTIONS, SAMPLES):
         revived += len(queues[name].revive())
         for damaged in queues[name].failed():

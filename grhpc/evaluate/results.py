@@ -7,7 +7,6 @@ them; a file with a missing, doubled or foreign sample is never written.
 
 import dataclasses
 import hashlib
-import secrets
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib import metadata
@@ -20,7 +19,7 @@ from grhpc.eval_config import EvalConfig
 from grhpc.evaluate.benchmarks import load_benchmarks
 from grhpc.evaluate.statistics import average, summarise
 from grhpc.records import Score
-from grhpc.store.atomic import TEMP_SUFFIX, remove_quietly, storing, sync_file, write_json
+from grhpc.store.atomic import TEMP_SUFFIX, remove_quietly, storing, sync_file, temp_path, write_json
 from grhpc.store.questions import Extent, QuestionShard
 from grhpc.store.rundir import RunDir
 from grhpc.store.shard import as_table
@@ -31,14 +30,16 @@ _NO_FIGURE = ("source", "published", "title")  # of an entry: the data has a dig
 
 
 def write_results(run: RunDir, config: EvalConfig) -> dict[str, Any]:
-    """Write both files from the complete scores, and return the summary. May be repeated, by several at once.
+    """Write both files from the complete scores, and return the summary. May be repeated; what others began goes.
 
     Raises FileNotFoundError where a shard is missing, CorruptFile where one is not what it should be.
     """
     entries, extent = load_benchmarks(config), Extent.of(run.about)
     kept: dict[str, list[Score]] = {name: [] for name in extent.questions}
     digests: set[str] = set()
-    temp = run.root / f".{run.samples_path.name}.{secrets.token_hex(6)}{TEMP_SUFFIX}"
+    for left in run.root.glob(f".{run.samples_path.name}.*{TEMP_SUFFIX}"):  # by a task that was killed
+        remove_quietly(left)
+    temp = temp_path(run.samples_path)
     try:
         for row in _write_samples(temp, _shards(run, extent)):
             kept[row.benchmark].append(row)

@@ -1,9 +1,10 @@
 """An evaluation's task: questions -> samples -> scores, and at the end the results.
 
 Consumes shards of questions, each with one call of the model that is measured, and then shards of samples, each with
-one call of the judge; produces a shard of the same name in the next queue. Waits for shards that others hold, which
-come back if those die. Two engines never run in one process: a task samples while there are questions, then it grades,
-and turns back to what a dead task gave back when nothing is left to grade.
+one call of the judge; produces a shard of the same name in the next queue. When all have their scores, whoever holds
+the one shard of the last queue writes the results. Waits for shards that others hold, which come back if those die. Two
+engines never run in one process: a task samples while there are questions, then it grades, and turns back to what a
+dead task gave back when nothing is left to grade.
 
 Does not know: benchmarks' rules, SLURM. Invariant: what a shard becomes depends on its rows and the configuration
 alone, so whichever task does it, and however often, the same bytes come out; the results are written only when every
@@ -13,12 +14,13 @@ shard has its scores.
 import contextlib
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from grhpc.engine.tokenizer import load_tokenizer
-from grhpc.errors import CorruptFile, GaveUp
+from grhpc.errors import GaveUp
 from grhpc.eval_config import EvalConfig
 from grhpc.evaluate.benchmarks import load_benchmarks
 from grhpc.evaluate.grading import grade_samples
@@ -32,12 +34,12 @@ from grhpc.lifetime import Lifetime
 from grhpc.records import NO_VERDICT, Sample, Score
 from grhpc.store.decisions import DecisionLog
 from grhpc.store.events import EventLog
-from grhpc.store.questions import Extent
+from grhpc.store.questions import Extent, QuestionShard
 from grhpc.store.queue import Lease
 from grhpc.store.rundir import QUEUES, RunDir
 from grhpc.store.serving import CutShort, serve
 
-QUESTIONS, SAMPLES, SCORES = QUEUES["eval"]
+QUESTIONS, SAMPLES, SCORES, RESULTS = QUEUES["eval"]
 
 
 def main(run_dir: Path, life: Lifetime) -> None:
@@ -55,7 +57,7 @@ class EvaluateWorker:
 
     def __init__(self, run: RunDir, config: EvalConfig, life: Lifetime, events: EventLog) -> None:
         self._run, self._config, self._life, self._events = run, config, life, events
-        self._queues = {name: run.queue(name) for name in (QUESTIONS, SAMPLES, SCORES)}
+        self._queues = {name: run.queue(name) for name in QUEUES["eval"]}
         self._entries, self._extent = load_benchmarks(config), Extent.of(run.about)
         self._measured = Measured(run, config)
         self.sampler = self._make_sampler()
@@ -73,8 +75,8 @@ class EvaluateWorker:
             self._look_for_the_end()
             return
         self._nothing_since_s = None
-        if not ready[self.stage]:
-            self.stage = SAMPLES if self.stage == QUESTIONS else QUESTIONS
+        if not ready.get(self.stage):
+            self.stage = QUESTIONS if ready[QUESTIONS] else SAMPLES
         engine: Sampler | Decider = self.sampler if self.stage == QUESTIONS else self.decider
         if engine.running:
             return
@@ -87,6 +89,9 @@ class EvaluateWorker:
 
     def work(self, lease: Lease[Any]) -> None:
         """Take one shard a stage further. Raises CutShort on a drain, EngineError and others."""
+        if isinstance(lease.rows[0], QuestionShard):
+            self._finish(lease)
+            return
         self._lease, begun_s = lease, time.monotonic()
         wait_s, is_sampled = begun_s - self._idle_since_s, isinstance(lease.rows[0], Sample)
         later = (SCORES,) if is_sampled else (SAMPLES, SCORES)
@@ -148,14 +153,16 @@ class EvaluateWorker:
         return {**judging, "so_far": so_far}
 
     def _look_for_the_end(self) -> None:
-        """Nothing is ready: the evaluation is complete, or others hold shards, or what is left has failed."""
+        """Nothing is ready: all is scored, or others hold shards, or what is left has failed."""
         counts = {name: self._queues[name].counts() for name in (QUESTIONS, SAMPLES)}
         done = self._queues[SCORES].names()["ready"]
         missing = [shard.name for shard in self._extent.shards() if shard.name not in done]
         if not missing:
-            self._finish()
-            return
-        for name in (QUESTIONS, SAMPLES):
+            self._queues[RESULTS].put(RESULTS, list(self._extent.shards()))
+            self.stage, counts = RESULTS, {RESULTS: self._queues[RESULTS].counts()}
+        elif self.stage == RESULTS:
+            self.stage = SAMPLES
+        for name in counts:
             self._queues[name].reap()
         if any(count["leased"] + count["ready"] for count in counts.values()):
             self._nothing_since_s = None
@@ -163,27 +170,26 @@ class EvaluateWorker:
         now_s = time.monotonic()  # one look alone may have missed a shard on its way
         self._nothing_since_s = self._nothing_since_s or now_s
         if now_s - self._nothing_since_s > self._config.store.poll_max_s:
-            self._give_up(missing)
+            self._give_up(
+                f"{len(missing)} shards cannot be done" if missing else "the results cannot be written", counts
+            )
 
-    def _give_up(self, missing: list[str]) -> None:
-        failed = [shard for name in (QUESTIONS, SAMPLES) for shard in self._queues[name].failed()]
+    def _give_up(self, what: str, queues: Iterable[str]) -> None:
+        failed = [shard for name in queues for shard in self._queues[name].failed()]
         why = f", the last because {failed[-1].reason}" if failed else ": they are nowhere"
-        raise GaveUp(
-            f"{len(missing)} shards cannot be done, {len(failed)} failed{why}", "mend that; resume tries them again"
-        )
+        raise GaveUp(f"{what}, {len(failed)} failed{why}", "mend that; resume tries them again")
 
-    def _finish(self) -> None:
+    def _finish(self, lease: Lease[Any]) -> None:
+        """Write the results: one task does, and another where that dies."""
         begun_s = time.monotonic()
         try:
             summary = write_results(self._run, self._config)
-        except FileNotFoundError:  # another task has finished, or the listing is behind: `serve` looks again
-            return
-        except CorruptFile:
-            if self._run.finished():
-                return
-            raise
+        except FileNotFoundError as error:  # another took over, or the listing is behind: `serve` looks again
+            time.sleep(self._config.store.poll_max_s)
+            raise CutShort(str(error)) from None
         self._measured.remove()  # first: nobody comes back to a finished evaluation
         self._run.finish({"samples_sha256": summary["samples_sha256"], "average": summary["average"]["value"]})
+        lease.done()
         self._events.emit("finish", samples=self._extent.num_samples, seconds=time.monotonic() - begun_s)
 
     def _make_sampler(self) -> Sampler:
@@ -198,7 +204,7 @@ class EvaluateWorker:
         if self._judge_has_an_engine:
             config = replace(config, verifier=replace(config.verifier, model=self._measured.judge()))
         elif config.verify.asks_a_model:  # a server promises no same answer, and wants no question twice
-            memory = DecisionLog(self._run.decisions_dir, run_id=self._run.run_id, task=self._life.job)
+            memory = DecisionLog.of_run(self._run, self._life.job, self._events)
         if config.verify.asks_a_model:
             tokenizer = _lengths(config)
         return make_decider(config, tokenizer, self._stalled, memory, confidence=False)

@@ -18,10 +18,10 @@ from grhpc.report.text import number, printable
 from grhpc.store.atomic import to_json
 from grhpc.store.folders import FAILED, LEASED
 from grhpc.store.questions import Extent, QuestionShard
-from grhpc.store.rundir import QUEUES, RunDir
+from grhpc.store.rundir import RunDir
 
 _UNASKED = {TOO_LONG: "not asked: it is too long", REFUSED: "not answered: the server refused it"}
-_STAGES = {"questions": "not sampled yet", "samples": "sampled, and not graded yet"}
+_STAGES = {"samples": "sampled, and not graded yet", "questions": "not sampled yet"}
 
 
 def graded(run: RunDir, sample: str) -> dict[str, Any]:
@@ -83,14 +83,13 @@ def _check(problem: str, place: int, num: int) -> None:
 
 def _scores(run: RunDir, shard: QuestionShard) -> list[Score]:
     """The shard's scores. Raises StoreError, which says how far it is, where there are none yet."""
-    *earlier, last = QUEUES[run.kind]
-    queue = run.queue(last)
+    queue = run.queue("scores")
     path = queue.ready_paths().get(shard.name)
     if path is not None:
         scores: list[Score] = queue.read(path)
         return scores
     status = f"see: python submit.py status {run.name}"
-    for name in reversed(earlier):
+    for name in _STAGES:
         for state, names in run.queue(name).names().items():
             if shard.name in names:
                 raise StoreError(f"it is {_STAGES[name]}: shard {shard.name} {_how(run, name, state, shard)}", status)

@@ -1,7 +1,7 @@
 """Where everything of a run stands: the only module that spells its paths.
 
     config.yaml run.json stop.json finished.json
-    queue/{prompts,rollouts,verdicts}/ (of an evaluation: questions, samples, scores)
+    queue/{prompts,rollouts,verdicts}/ (of an evaluation: questions, samples, scores, results)
     weights/  checkpoints/s000100/  batches/s000012-g0003.parquet  archive/  ledger/  decisions/
     events/<role>-<job>.jsonl  logs/  eval/heldout/v000010.parquet  report/  quarantine/  jobs/  rendezvous/
     model/ (what supervised fine-tuning makes; of an evaluation of a run, the weights)
@@ -32,6 +32,7 @@ from grhpc.store.atomic import list_names, read_json, storing, write_bytes, writ
 from grhpc.store.events import EventLog
 from grhpc.store.groups import HELDOUT_PREFIX
 from grhpc.store.new_folder import move_in, refuse_used
+from grhpc.store.questions import QuestionShard
 from grhpc.store.queue import Queue
 from grhpc.store.weights import WeightStore
 
@@ -39,7 +40,7 @@ from grhpc.store.weights import WeightStore
 QUEUES: dict[str, dict[str, type[Any]]] = {
     "grpo": {"prompts": GroupPrompt, "rollouts": Rollout, "verdicts": Verdict},
     "sft": {},
-    "eval": {"questions": Question, "samples": Sample, "scores": Score},
+    "eval": {"questions": Question, "samples": Sample, "scores": Score, "results": QuestionShard},
 }
 
 _RUN, _CONFIG, _STOP, _FINISHED = "run.json", "config.yaml", "stop.json", "finished.json"

@@ -14,7 +14,7 @@ from random_models import reference_greedy
 
 from grhpc.config import VerifierConfig, VerifyConfig
 from grhpc.data import tiny
-from grhpc.errors import ConfigError, CorruptFile, GaveUp
+from grhpc.errors import ConfigError, CorruptFile, GaveUp, StoreError
 from grhpc.evaluate import worker
 from grhpc.evaluate.create import put_back
 from grhpc.evaluate.sampling import first_seed
@@ -103,7 +103,7 @@ def test_the_same_bytes_from_three_tasks_of_which_one_dies_and_one_is_late(tmp_p
     assert json.loads(result(alone)[1]) == json.loads(result(crowd)[1])
     assert len(rows(crowd)) == len({(s.benchmark, s.index, s.sample) for s in rows(crowd)}) == 24 + 4
     before = result(crowd)
-    tasks[1].worker._finish()
+    tasks[1].step()
     assert result(crowd) == before, "writing it again changes nothing"
 
 
@@ -301,6 +301,46 @@ def test_a_seed_depends_on_the_question_alone():
     assert len(same) == 1
     other = {first_seed(1, question()), first_seed(0, question(item="2")), first_seed(0, question(benchmark="c"))}
     assert len(other | same) == 4
+
+
+def test_one_task_writes_the_results_and_another_where_it_dies(tmp_path, monkeypatch):
+    config = configured(tmp_path, "tiny")
+    config = replace(config, store=replace(config.store, lease_s=0.5))
+    calm, run = make_evaluation(tmp_path, config, "calm"), make_evaluation(tmp_path, config, "hurt")
+    scripted(calm).serve()
+    first, second, real, begun = scripted(run, "local-1"), scripted(run, "local-2"), worker.write_results, []
+    for _ in range(6):
+        first.step()
+
+    def killed(of, config):
+        """In the middle of the samples; meanwhile the other looks for work, and has none."""
+        (of.root / f".{of.samples_path.name}.0123456789ab.tmp").write_bytes(b"half of it")
+        assert second.step() == "" and second.worker.stage == "results"
+        begun.append(second.told("finish"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(worker, "write_results", killed)
+    with pytest.raises(KeyboardInterrupt):
+        first.step()
+    assert begun == [[]] and not run.finished() and run.queue("results").counts()["leased"] == 1
+    monkeypatch.setattr(worker, "write_results", real)
+    assert second.serve() == "the run is finished"
+    assert result(run) == result(calm)
+    assert not list(run.root.glob(".*.tmp")) and run.queue("results").counts()["leased"] == 0
+
+
+def test_results_that_no_task_can_write_are_given_up_and_tried_again_when_a_person_says_so(tmp_path, monkeypatch):
+    run, real = make_evaluation(tmp_path, configured(tmp_path, "tiny")), worker.write_results
+
+    def full(of, config):
+        raise StoreError("no space left")
+
+    monkeypatch.setattr(worker, "write_results", full)
+    with pytest.raises(GaveUp, match=r"the results cannot be written, 1 failed, the last because no space left"):
+        scripted(run).serve()
+    monkeypatch.setattr(worker, "write_results", real)
+    put_back(run)
+    assert scripted(run).serve() == "the run is finished"
 
 
 def test_a_listing_that_is_behind_is_looked_at_again_and_no_crash(tmp_path, monkeypatch):
