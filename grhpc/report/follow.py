@@ -44,6 +44,7 @@ class Following:
         self._shards: dict[str, set[str]] = {stage: set() for stage in STAGES}
         self._oracle = ORACLES.get(config.evaluate.oracle) if isinstance(config, Config) else None
         self._jobs_every_s = JOBS_EVERY_S[config.cluster.executor]
+        self.patience_s = config.store.wait_s
         self.loading_s: dict[tuple[str, str], float] = {}  # (role, job) -> from its newest start to its being ready
         self._started: dict[tuple[str, str], float] = {}
         self._offsets: dict[Path, int] = {}
@@ -78,9 +79,18 @@ class Following:
         parts = [f"{len(self._shards[stage])} {word}" for stage, word in STAGES.items()]
         return f"{', '.join(parts)} of {total} shards"
 
+    def idle_roles(self) -> list[str]:
+        """Roles that have had no live job for a while."""
+        return self._without_job(GONE_S)
+
+    def awaited_roles(self) -> list[str]:
+        """Roles that never had a job: nobody submitted one, or a batch script of theirs is still in SLURM's queue."""
+        return [role for role in self.roles if role in self._gone_since and role not in {job.role for job in self.jobs}]
+
     def gone_roles(self) -> list[str]:
-        """Roles that have had no live job for a while, on a run that is not finished."""
-        return [role for role, since in self._gone_since.items() if time.monotonic() - since >= GONE_S]
+        """Roles without a live job for a while; for `patience_s` where they are awaited."""
+        awaited, given_up = self.awaited_roles(), self._without_job(self.patience_s)
+        return [role for role in self.idle_roles() if role not in awaited or role in given_up]
 
     def any_live(self) -> bool:
         return any(may_live(job) for job in self.jobs)
@@ -94,7 +104,7 @@ class Following:
             return f"in SLURM's queue ({jobs[-1].reason or jobs[-1].state})"
         heard = {key: event for key, event in self.newest.items() if key[0] == role}
         if not heard:
-            return "starting"
+            return "not submitted yet" if role in self.awaited_roles() else "starting"
         (_, job), event = max(heard.items(), key=lambda item: float(item[1]["t"]))
         if not any(key in self.ready for key in heard):
             return "loading its model"
@@ -123,6 +133,9 @@ class Following:
             self.ready.add(key)
         if kind in ("step", "shard"):
             self._spent.append(event)
+
+    def _without_job(self, seconds: float) -> list[str]:
+        return [role for role, since in self._gone_since.items() if time.monotonic() - since >= seconds]
 
     def _note_gone(self) -> None:
         for role in self.roles:

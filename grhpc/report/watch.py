@@ -1,7 +1,8 @@
 """Show a run until it ends: a live display on a terminal, one line a step elsewhere; at the end its table and picture.
 
 The wait is bounded by the jobs: it ends when the run is finished, when it was stopped, or when a role is gone, and then
-says which and shows the end of its log. Ctrl-C leaves the run going.
+says which and shows the end of its log. For a role that was never submitted it waits `store.wait_s`. Ctrl-C leaves the
+run going.
 Does not know: how events come. Invariant: reads the run, never changes it (the report at the end aside).
 """
 
@@ -73,9 +74,11 @@ def _on_terminal(console: Console, following: Following) -> str:
 
 
 def _on_lines(console: Console, following: Following) -> str:
-    said_s, progress = time.monotonic(), following.progress()
+    said_s, progress, awaited = time.monotonic(), following.progress(), ""
     while True:
         lines = [line for event in following.poll() if (line := _line(event, following))]
+        if awaited != (awaited := _awaited(following)) and awaited:
+            lines.append(awaited)
         if following.run.kind == "eval" and following.progress() != progress:
             progress = following.progress()
             lines.append(progress)
@@ -97,9 +100,21 @@ def _ended(following: Following) -> str:
     """Empty while the run goes on."""
     if following.run.finished():
         return "finished"
-    if following.gone_roles():
-        return "stopped" if following.run.stop_reason() and not following.any_live() else "gone"
-    return ""
+    if following.run.stop_reason():  # its roles end one after the other
+        return "stopped" if following.idle_roles() and not following.any_live() else ""
+    return "gone" if following.gone_roles() else ""
+
+
+def _awaited(following: Following) -> str:
+    """Which roles nobody has submitted, how long that is waited for, and what to do; empty where all were."""
+    roles, run = following.awaited_roles(), following.run
+    if not roles:
+        return ""
+    queued = ", or waits in SLURM's queue from its batch script" if run.settings().cluster.executor == "slurm" else ""
+    return (
+        f"waits for {', '.join(roles)}: not submitted yet{queued}; looks for {duration(following.patience_s)} "
+        f"(store.wait_s); how to submit: python submit.py status {run.name}"
+    )
 
 
 def _line(event: Event, following: Following) -> str:
@@ -149,6 +164,8 @@ def _display(following: Following) -> RenderableType:
         Text(f"{duration(elapsed)} watched{_remaining(following)}"),
     )
     parts: list[RenderableType] = [head, _role_table(following)]
+    if awaited := _awaited(following):
+        parts.append(Text(awaited, style="yellow"))
     if following.steps:
         parts += [_step_table(following), Text("\n".join(as_characters(_curves(following), height=9)))]
     if following.errors:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from grhpc.cluster.submissions import Submission, record
 from grhpc.config import RunConfig
 from grhpc.eval_config import EvalConfig, EvalDataConfig
 from grhpc.records import Question, Sample, Score
@@ -112,6 +113,7 @@ def test_watching_tells_how_many_shards_are_done_of_all_when_that_changed(run, c
 
 
 def test_a_role_that_is_gone_is_said(run, capsys, quick):
+    record(run.jobs_dir, Submission("local", "evaluate", "1", started=1))  # no process began then
     assert watch(run) == 1
     assert "no evaluate task is left" in capsys.readouterr().out
 

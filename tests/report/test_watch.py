@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -100,6 +101,46 @@ def test_a_gone_role_is_named_with_the_end_of_its_log(small, sleepers, capsys):
     out = capsys.readouterr().out
     assert "error: no train task is left" in out and "MemoryError \\x1b[2J at step 2" in out
     assert "resume tiny --watch" in out
+
+
+def test_what_nobody_submitted_yet_is_awaited_and_said_at_once(small, when_said):
+    """`start --no-launch`, and then this before any sbatch: not the end of the run."""
+    waits = "waits for train, rollout, verify: not submitted yet; looks for 30 min 0 s (store.wait_s)"
+    said = when_said((waits, lambda: time.sleep(2 * follow.GONE_S)), (waits, lambda: small.run.finish({"step": 2})))
+    assert watch(small.run) == 0
+    assert said().count("not submitted yet") == 1 and "how to submit: python submit.py status tiny" in said()
+
+
+def test_a_role_that_was_submitted_is_gone_though_another_was_not_yet(small, sleepers, capsys):
+    for path in small.run.jobs_dir.glob("*-verify-*.json"):
+        path.unlink()
+    following = Following(small.run)
+    following.poll()
+    assert following.awaited_roles() == ["verify"] and following.gone_roles() == []
+    sleepers.end()
+    assert watch(small.run) == 1
+    out = capsys.readouterr().out
+    assert "no train task is left" in out and "no verify task" not in out
+
+
+def test_the_wait_for_what_nobody_submits_ends(small, capsys):
+    config = small.run.config()
+    small.run.amend(replace(config, store=replace(config.store, wait_s=0.3)))
+    assert watch(small.run) == 1
+    assert "error: no train task is left (no job)" in capsys.readouterr().out
+
+
+def test_a_stop_is_followed_while_a_role_still_works(small, sleepers, when_said, monkeypatch):
+    """Its rollout tasks are gone long before the trainer has saved."""
+    monkeypatch.setattr(watching, "STILL_HERE_S", -1.0)
+    sleepers.processes[1].kill(), sleepers.processes[1].wait()
+    small.run.request_stop("enough")
+    said = when_said(
+        ("rollout: ended", lambda: time.sleep(2 * follow.GONE_S)),
+        ("rollout: ended", sleepers.end),
+        ("train: ended", lambda: time.sleep(2 * follow.GONE_S)),
+    )
+    assert watch(small.run) == 0 and "stopped at step 2: enough" in said()
 
 
 def test_a_stopped_run_ends_quietly(small, sleepers, capsys):
