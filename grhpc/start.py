@@ -21,7 +21,8 @@ from grhpc.cluster import amend, control, launch
 from grhpc.cluster.sbatch import ONE_JOB, script
 from grhpc.config import Config
 from grhpc.config_file import dump, load, load_as, with_absolute_paths
-from grhpc.data.prepare import read_manifest, read_prepared
+from grhpc.data.manifest import read_manifest
+from grhpc.data.prepare import read_prepared
 from grhpc.errors import ClusterError, ConfigError, DataError, GrhpcError, StoreError
 from grhpc.eval_config import EvalConfig
 from grhpc.evaluate import online
@@ -32,7 +33,7 @@ from grhpc.records import TRAIN
 from grhpc.report.find import find_run
 from grhpc.report.watch import show_result, watch
 from grhpc.sft_config import SftConfig
-from grhpc.store.atomic import write_bytes
+from grhpc.store.atomic import list_names, write_bytes
 from grhpc.store.events import read_events
 from grhpc.store.rundir import RunDir
 from grhpc.train import sft_data
@@ -82,6 +83,13 @@ def _online(config: Settings) -> EvalConfig | None:
     preflight.check(found)
     ensure_prepared(found, config.evaluate.config, ())
     return found
+
+
+def _online_again(run: RunDir, config: Settings, changes: amend.Changes) -> EvalConfig | None:
+    """The same where the changes ask for it. Else its versions are measured as the first ones were, whatever became of
+    the file and of the benchmarks' data since."""
+    settled = run.online_path.name in list_names(run.online_path.parent)
+    return None if settled and not {"evaluate.config", "cluster.executor"} & changes.keys() else _online(config)
 
 
 def _write_online(run: RunDir, evaluated: EvalConfig | None) -> None:
@@ -150,7 +158,7 @@ def resume(args: argparse.Namespace) -> int:
         if not args.no_launch:
             launch.require(config)
         about = {} if begun else {"prepared": prepared, "models": amend.model_digests(config)}
-        _write_online(run, _online(config))
+        _write_online(run, _online_again(run, config, changes))
         amend.amend(run, config, changes, **about)
         print("\n".join(f"{setting}: {old} -> {new}" for setting, (old, new) in changes.items()))
     if args.no_launch:

@@ -11,17 +11,18 @@ import hashlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from grhpc.config import Config
 from grhpc.data import hub, program
 from grhpc.data.columns import Fields, choose_columns, read_fields
+from grhpc.data.manifest import NAME, as_files, read_manifest, unchanged
 from grhpc.data.source import TINY, Source, has_split, read_source
 from grhpc.errors import DataError
 from grhpc.records import HELDOUT, TRAIN, Prompt
-from grhpc.store.atomic import list_names, read_json, write_json
+from grhpc.store.atomic import write_json
 from grhpc.store.shard import read_shard, write_shard
 
 STAMP = "prepared"  # prepared prompts belong to no run: the run id of their shards
@@ -39,6 +40,7 @@ def prepare(config: Config) -> dict[str, Any]:
     before = read_prepared(config)
     if before is not None:
         return before
+    files = as_files((config.data.source, config.data.heldout_source))
     train, heldout = _read_splits(config)
     for source in (train, heldout):
         if source is not None:
@@ -58,6 +60,7 @@ def prepare(config: Config) -> dict[str, Any]:
     manifest = {
         "settings": _settings(config),
         "sources": {TRAIN: [train.name, train.digest], HELDOUT: [heldout.name, heldout.digest] if heldout else None},
+        "files": files,
         "rows": {TRAIN: len(train.rows), HELDOUT: len(heldout.rows) if heldout else 0},
         "prompts": {split: len(rows) for split, rows in prompts.items()},
         "dropped": {reason: num for reason, num in sorted(dropped.items()) if num},
@@ -68,31 +71,16 @@ def prepare(config: Config) -> dict[str, Any]:
             if rows
         },
     }
-    write_json(folder / "manifest.json", manifest)
+    write_json(folder / NAME, manifest)
     return manifest
 
 
 def read_prepared(config: Config) -> dict[str, Any] | None:
     """The manifest of the folder that the configuration names, None where there is none.
 
-    Raises DataError where the folder was prepared with other settings.
+    Raises DataError where the folder was prepared with other settings, or of other data than are here now.
     """
     return unchanged(Path(config.data.prepared), lambda: _settings(config))
-
-
-def unchanged(folder: Path, settings: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
-    """The manifest of a prepared folder, None where there is none. Raises DataError where its settings were others."""
-    manifest = read_manifest(folder)
-    if manifest is None:
-        return None
-    now = settings()
-    different = [key for key in now if manifest["settings"].get(key) != now[key]]
-    if different:
-        raise DataError(
-            f"{folder} was prepared with other settings ({', '.join(different)})",
-            "name another folder in data.prepared, or remove this one if no run needs it",
-        )
-    return manifest
 
 
 def load_prompts(prepared_dir: Path, split: str) -> list[Prompt]:
@@ -103,14 +91,6 @@ def load_prompts(prepared_dir: Path, split: str) -> list[Prompt]:
     if not manifest["prompts"][split]:
         return []
     return read_shard(prepared_dir / f"{split}.parquet", Prompt, run_id=STAMP)
-
-
-def read_manifest(prepared_dir: Path) -> dict[str, Any] | None:
-    """What `prepare` wrote last, or None where the folder is not (wholly) prepared."""
-    if "manifest.json" not in list_names(prepared_dir):
-        return None
-    manifest: dict[str, Any] = read_json(prepared_dir / "manifest.json")
-    return manifest
 
 
 def summary_lines(manifest: dict[str, Any]) -> list[str]:

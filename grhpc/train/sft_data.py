@@ -25,7 +25,8 @@ from safetensors.numpy import load, save
 
 from grhpc.answer.judge import load_template, read_decision, render
 from grhpc.data import program, tiny
-from grhpc.data.prepare import digest_of, load_tokenizer, read_manifest, same_question, tokenizer_digest, unchanged
+from grhpc.data.manifest import NAME, as_files, read_manifest, unchanged
+from grhpc.data.prepare import digest_of, load_tokenizer, same_question, tokenizer_digest
 from grhpc.data.source import TINY, Source, as_source, read_source
 from grhpc.errors import CorruptFile, DataError
 from grhpc.records import HELDOUT, TRAIN
@@ -82,7 +83,7 @@ def prepare(config: SftConfig) -> dict[str, Any]:
     if before is not None:
         return before
     data, folder, dropped = config.data, Path(config.data.prepared), Counter[str]()
-    template = load_template(data.template)
+    template, files = load_template(data.template), as_files((data.source, data.heldout_source))
     if data.source == TINY:
         source = as_source("tiny lessons", [*tiny.lessons(data.limit or NUM_TINY, seed=0)])
     else:
@@ -107,6 +108,7 @@ def prepare(config: SftConfig) -> dict[str, Any]:
     manifest = {
         "settings": _settings(config),
         "sources": sources,
+        "files": files,
         "rows": len(source.rows),
         "examples": {split: len(rows) for split, rows in made.items()},
         "questions": {split: len({text.key for text in rows}) for split, rows in texts.items()},
@@ -115,12 +117,13 @@ def prepare(config: SftConfig) -> dict[str, Any]:
         "dropped": {reason: num for reason, num in sorted(dropped.items()) if num},
         "sha256": {split: _write(_file(folder, split), rows) for split, rows in made.items()},
     }
-    write_json(folder / "manifest.json", manifest)
+    write_json(folder / NAME, manifest)
     return manifest
 
 
 def read_prepared(config: SftConfig) -> dict[str, Any] | None:
-    """The manifest of the folder that the configuration names, None where there is none. Raises DataError."""
+    """The manifest of the folder that the configuration names, None where there is none. Raises DataError where it
+    was prepared with other settings, or of other data than are here now."""
     return unchanged(Path(config.data.prepared), lambda: _settings(config))
 
 

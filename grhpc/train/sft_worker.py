@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from grhpc.answer.judge import load_template
-from grhpc.data.prepare import digest_of, read_manifest
+from grhpc.data.manifest import read_manifest
+from grhpc.data.prepare import digest_of
 from grhpc.errors import ConfigError, DataError
 from grhpc.lifetime import Lifetime
 from grhpc.records import HELDOUT, TRAIN

@@ -126,6 +126,62 @@ def test_preparing_twice_changes_nothing_and_other_settings_are_refused(tmp_path
     assert (tmp_path / "prepared" / "train.parquet").stat().st_mtime_ns == stamp
 
 
+def test_data_that_changed_since_is_not_silently_the_old(tmp_path, config_for):
+    source = write(tmp_path / "d.jsonl", rows(20))
+    config = config_for(source)
+    first = prepare(config)
+    os.utime(source, ns=(1, 1))
+    assert prepare(config) == first, "another time alone, as a copy has, is no change"
+    before = source.read_text()
+    source.write_text(before.replace("#### 3", "#### 4", 1))
+    assert source.stat().st_size == len(before)
+    with pytest.raises(DataError, match=rf"prepared was prepared before {source} changed") as caught:
+        prepare(config)
+    assert "remove this one if no run needs it; or put the data back" in caught.value.remedy
+    source.write_text(before)
+    assert prepare(config) == first
+    source.unlink()
+    assert prepare(config) == first, "on a machine without the data it is what it is"
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda folder: write(folder / "test.jsonl", rows(5, start=99)), "test.jsonl changed"),
+        (lambda folder: write(folder / "train-2.jsonl", rows(5, start=99)), "train-2.jsonl was there"),
+        (lambda folder: (folder / "test.jsonl").unlink(), "test.jsonl went away"),
+        (lambda folder: (folder / "README.md").write_text("words"), ""),
+    ],
+)
+def test_every_file_of_a_folder_counts(tmp_path, config_for, change, problem):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    write(folder / "train.jsonl", rows(30))
+    write(folder / "test.jsonl", rows(5, start=50))
+    config = config_for(folder)
+    first = prepare(config)
+    change(folder)
+    if not problem:
+        assert prepare(config) == first
+        return
+    with pytest.raises(DataError, match=problem):
+        prepare(config)
+
+
+def test_a_heldout_source_counts_and_an_older_manifest_claims_nothing(tmp_path, config_for):
+    source = write(tmp_path / "d.jsonl", rows(20))
+    other = write(tmp_path / "h.jsonl", rows(8, start=50))
+    config = config_for(source, f"data.heldout_source={other}")
+    manifest = prepare(config)
+    write(other, rows(9, start=50))
+    with pytest.raises(DataError, match=r"h\.jsonl changed"):
+        prepare(config)
+    path = tmp_path / "prepared" / "manifest.json"
+    older = {key: value for key, value in manifest.items() if key != "files"}
+    path.write_text(json.dumps(older))
+    assert prepare(config) == older
+
+
 @pytest.mark.parametrize(
     ("source", "overrides", "problem"),
     [

@@ -167,6 +167,14 @@ def test_prepared_twice_is_prepared_once_and_other_settings_are_refused(tmp_path
         prepare(lesson_config(tmp_path, MODEL, max_tokens=128))
 
 
+def test_lessons_that_changed_since_are_not_silently_the_old(tmp_path):
+    source = write_lessons(tmp_path / "lessons.jsonl", 12)
+    prepare(lesson_config(tmp_path, MODEL))
+    write_lessons(source, 13)
+    with pytest.raises(DataError, match=r"prepared was prepared before .*lessons\.jsonl changed"):
+        prepare(lesson_config(tmp_path, MODEL))
+
+
 def test_a_template_that_changed_its_words_is_another_setting(tmp_path):
     write_lessons(tmp_path / "lessons.jsonl", 12)
     (tmp_path / "template.txt").write_text(TEMPLATE)
