@@ -92,13 +92,6 @@ def _online_again(run: RunDir, config: Settings, changes: amend.Changes) -> Eval
     return None if settled and not {"evaluate.config", "cluster.executor"} & changes.keys() else _online(config)
 
 
-def _online_again(run: RunDir, config: Settings, changes: amend.Changes) -> EvalConfig | None:
-    """The same where the changes ask for it. Else its versions are measured as the first ones were, whatever became of
-    the file and of the benchmarks' data since."""
-    settled = run.online_path.name in list_names(run.online_path.parent)
-    return None if settled and not {"evaluate.config", "cluster.executor"} & changes.keys() else _online(config)
-
-
 def _write_online(run: RunDir, evaluated: EvalConfig | None) -> None:
     if evaluated is not None:
         write_bytes(run.online_path, dump(evaluated).encode())
