@@ -102,7 +102,7 @@ class Claims:
                 there = _look(path)
                 if there is not None and there.st_ino == self._inode:
                     return True  # a lost reply makes a link that worked look as if it had not
-                if not isinstance(error, FileExistsError):
+                if there is None and not isinstance(error, FileExistsError):
                     raise
             if there is not None and not self._bury(seat, path, there):
                 break

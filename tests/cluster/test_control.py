@@ -13,6 +13,7 @@ from grhpc.cluster import control, launch, refill
 from grhpc.cluster.job import start_ticks
 from grhpc.cluster.submissions import Submission, record
 from grhpc.errors import ClusterError
+from grhpc.store.claims import Claims
 from grhpc.store.rundir import RunDir
 from tests.cluster.conftest import new_run
 from tests.cluster.test_refill import PROMPT
@@ -157,9 +158,13 @@ def test_resume_of_a_local_run_puts_back_what_dead_processes_held(tmp_path, subm
     ended.wait()
     for pid, started in ((os.getpid(), start_ticks(os.getpid())), (ended.pid, 1)):
         record(run.jobs_dir, Submission("local", "rollout", str(pid), started=started))
-    hold(run, f"local-{os.getpid()}", f"local-{ended.pid}")
+    holders = f"local-{os.getpid()}", f"local-{ended.pid}"
+    hold(run, *holders)
+    for holder in holders:
+        Claims(run.decisions_dir, holder, 1000.0).take({holder})
     control.resume(run)
     assert held(run) == [0]
+    assert Claims(run.decisions_dir, "next", 1000.0).take(set(holders)) == {holders[1]}, "and what they were asking"
 
 
 def test_a_process_id_used_again_keeps_its_shards(tmp_path, submitted) -> None:

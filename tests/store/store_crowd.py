@@ -17,7 +17,7 @@ from grhpc.store import atomic
 from grhpc.store.polling import Backoff
 
 # What costs a network filesystem a round trip or more; writes, reads and closes go with the open that they belong to.
-OPERATIONS = ("listdir", "open", "fsync", "utime", "rename", "unlink", "mkdir")
+OPERATIONS = ("listdir", "open", "fsync", "utime", "rename", "link", "unlink", "mkdir")
 
 
 @contextlib.contextmanager

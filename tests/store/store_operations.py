@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from store_asking import ask, open_log, still
 from store_rows import RUN, open_queue, rows_of, small_config
 
 from grhpc.store.atomic import storing
@@ -83,6 +84,17 @@ def archive(root: Path) -> list[str]:
     return archive_batches(run, read_ledger(run.ledger_dir, run_id=run.run_id).steps.values(), 2)
 
 
+ASKED = (1, 2, 4, 5)
+
+
+def ask_judge(root: Path) -> list[list[int]] | None:
+    """What a verify task does about its questions: claim, look what others heard, record what it hears, let go."""
+    log = open_log(root / "decisions", "7_3")
+    still(log._claims)  # so that the calls are the same each time
+    told = ask(log, *ASKED)
+    return told and [sorted(part) for part in told]
+
+
 def create(root: Path) -> str:
     return RunDir.create(root / "runs" / "small", small_config(), git="none").run_id
 
@@ -107,5 +119,8 @@ def plain_hop(root: Path) -> str | None:
 
 OPERATIONS: dict[str, Callable[[Path], Any]] = {
     operation.__name__: operation
-    for operation in (put, hop, fail, release, reap, publish, prune, fetch, journal, archive, create, emit, plain_hop)
+    for operation in (
+        *(put, hop, fail, release, reap, publish, prune, fetch, journal, archive, create, emit, ask_judge),
+        plain_hop,
+    )
 }

@@ -8,6 +8,7 @@ from store_task import STORE, Task
 from grhpc.errors import EngineError, WaitTimeout
 from grhpc.lifetime import Lifetime
 from grhpc.store import serving
+from grhpc.store.claims import Claims
 from grhpc.store.serving import CutShort
 
 
@@ -125,6 +126,16 @@ def test_the_next_life_of_a_job_puts_back_what_the_last_one_held(tmp_path, after
     task.prepare = lambda: task.run.request_stop("all done") if task.worked else None
     task.serve()
     assert attempts == [attempt]
+
+
+def test_the_next_life_of_a_job_frees_what_the_last_one_was_asking_the_judge(tmp_path):
+    task = Task(tmp_path)
+    Claims(task.run.decisions_dir, "4711_2", 1000.0).take({"a question"})
+    for restart, holder in ((0, "4711_2"), (1, "")):
+        task.life = Lifetime(job="4711_2", restart=restart)
+        task.life.drain("not to work")
+        task.serve()
+        assert Claims(task.run.decisions_dir, "4711_3", 1000.0).holder("a question") == holder
 
 
 def test_a_shard_that_breaks_every_life_is_given_up(tmp_path):

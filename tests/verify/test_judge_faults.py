@@ -18,6 +18,7 @@ from grhpc.judge.generative import GenerativeDecider
 from grhpc.lifetime import Lifetime
 from grhpc.records import DECISIONS
 from grhpc.report.status import lines, status
+from grhpc.store.atomic import list_names
 from grhpc.store.serving import serve
 from grhpc.verify.worker import VerifyWorker
 
@@ -141,6 +142,7 @@ def test_a_judge_that_hangs_ends_its_process_and_the_next_one_goes_on(tmp_path, 
     done = subprocess.run(words, env=os.environ | {"PYTHONPATH": paths}, timeout=120)
     assert done.returncode == STALLED
     assert run.queue("rollouts").counts() == {"ready": 2, "leased": 0, "failed": 0}
+    assert list_names(run.decisions_dir) == os.listdir(run.decisions_dir), "what it was asking is free for others"
     assert "the judge made no progress for 1 s" in failures_told(run)
     serve_with(run, tokenizer, yes)
     rows = delivered(run)
