@@ -51,11 +51,29 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"no such config file: {path}", "see configs/ for examples") from None
     except IsADirectoryError:
         raise ConfigError(f"{path} is a folder, not a config file", "name a YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}", "mend the file") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is no UTF-8 text: byte {error.start}", "save it as UTF-8") from None
+    except yaml.YAMLError as error:
+        raise _bad_yaml(path, error) from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} holds no settings", "see configs/ for examples")
     return tree
+
+
+def _bad_yaml(path: Path, error: yaml.YAMLError) -> ConfigError:
+    """Where the parser stopped, what it found, and in what."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return ConfigError(f"{path} is not valid YAML: {str(error).splitlines()[0]}", "mend the file")
+    place, problem = error.problem_mark, error.problem or "not understood"
+    what = f"{path}, line {place.line + 1}, column {place.column + 1}, is not valid YAML: {problem}"
+    if error.context and error.context_mark:
+        what += f", {error.context} that began in line {error.context_mark.line + 1}"
+    hints = {
+        "'\\t'": "indent with spaces, not tabs",
+        "mapping values": "put a value with `: ` in it in quotes, or mend the indentation",
+        "<block end>": "indent the lines of one section alike",
+    }
+    return ConfigError(what, next((hint for sign, hint in hints.items() if sign in problem), "mend that line"))
 
 
 def apply_override(tree: dict[str, Any], override: str) -> None:

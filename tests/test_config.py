@@ -225,6 +225,32 @@ def test_what_is_no_yaml_mapping_is_refused(write, text, problem):
         load(write(text))
 
 
+@pytest.mark.parametrize(
+    ("text", "problem", "remedy"),
+    [
+        ("run: [1, 2", "line 1, column 11, is not valid YAML: expected ',' or ']', but got '<stream end>'", "mend"),
+        ("run:\n  name: x\n\tdir: y", r"line 3, column 1, is not valid YAML: found character '\t'", "not tabs"),
+        ("a: 1\nb: c: d", "line 2, column 5, is not valid YAML: mapping values are not allowed here", "in quotes"),
+        ('a:\n  b: "x\n', "end of stream, while scanning a quoted scalar that began in line 2", "mend"),
+        ("run:\n  name: x\n dir: y", "line 3, column 2, is not valid YAML: expected <block end>", "one section alike"),
+        ("a: \x01", "is not valid YAML: unacceptable character #x0001", "mend the file"),
+    ],
+)
+def test_bad_yaml_is_named_by_its_place(write, text, problem, remedy):
+    path = write(text)
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert caught.value.problem.startswith(str(path)) and problem in caught.value.problem
+    assert remedy in caught.value.remedy and '"<unicode string>"' not in str(caught.value)
+
+
+def test_a_file_that_is_no_text_is_named(write):
+    path = write("")
+    path.write_bytes(b"run: \xff")
+    with pytest.raises(ConfigError, match="is no UTF-8 text: byte 5"):
+        load(path)
+
+
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="no such config file"):
         load(tmp_path / "nowhere.yaml")

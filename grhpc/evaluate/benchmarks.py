@@ -147,7 +147,8 @@ def _check(where: str, entry: Benchmark) -> None:
         raise ConfigError(f"{where}.fields has no {missing[0]}", f"add `{missing[0]}: <column>`")
     mean, _, group = entry.metric.partition(":")
     if mean not in MEANS or (mean == "micro") != (group == "") or (group and group not in entry.groups):
-        remedy = "use micro, macro:GROUP or harmonic:GROUP, with a GROUP of the entry's `groups`"
+        groups = ", ".join(entry.groups) or f"none; `{where}.groups` would name some"
+        remedy = f"use micro, macro:GROUP or harmonic:GROUP; its groups: {groups}"
         raise ConfigError(f"{where}.metric is {entry.metric!r}", remedy)
     _check_numbers(where, entry)
 

@@ -171,9 +171,12 @@ def choose_shape(available: Sequence[str], wanted: dict[str, str]) -> tuple[str,
             return shape, {name: str(column) for name, column in found.items()}
         missing[shape] = [name for name, column in found.items() if column is None]
     shape = min(missing, key=lambda shape: len(missing[shape]) / len(SHAPES[shape]))
+    lacking = missing[shape]
+    by_itself = "; ".join(f"{name} is {' or '.join(usual)}" for name, usual in SHAPES[shape].items() if name in lacking)
+    settings = ", ".join(f"{name}: <column>" for name in lacking)
     raise DataError(
-        f"no column of the dataset looks like the {' or the '.join(missing[shape])} of {shape}",
-        f"set data.columns to {{{missing[shape][0]}: <column>}}; {there}",
+        f"no column of the dataset looks like the {' or the '.join(lacking)} of {shape}",
+        f"set data.columns to {{{settings}}}; {there}; known by itself: {by_itself}",
     )
 
 

@@ -63,7 +63,12 @@ def test_data_sources_replace_the_source():
     [
         ({"scorer": "maths"}, "entries.math500.scorer is 'maths'", "did you mean 'math'?"),
         ({"gold": "box"}, "entries.math500.gold is 'box'", "boxed"),
-        ({"metric": "macro:subjects"}, "metric is 'macro:subjects'", "macro:GROUP"),
+        ({"metric": "macro:subjects"}, "metric is 'macro:subjects'", "its groups: subject, level"),
+        (
+            {"metric": "macro:subject", "groups": {"subject": None, "level": None}},
+            "metric is 'macro:subject'",
+            "its groups: none; `entries.math500.groups` would name some",
+        ),
         ({"fields": {"quesiton": "q"}}, "fields names 'quesiton'", "'question'"),
         ({"fields": {"gold": None}}, "entries.math500.fields has no gold", "add `gold: <column>`"),
         ({"sample": 3}, "unknown setting 'entries.math500.sample'", "samples"),

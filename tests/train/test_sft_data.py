@@ -129,6 +129,14 @@ def test_columns_are_recognised_or_named():
     ("available", "wanted", "problem", "remedy"),
     [
         (["question", "answer", "student_answer"], {}, "looks like the verification of", "columns there: question"),
+        (
+            ["question", "gold", "said", "why"],
+            {},
+            "looks like the ground_truth or the student_answer or the verification of",
+            "set data.columns to {ground_truth: <column>, student_answer: <column>, verification: <column>}; columns "
+            "there: question, gold, said, why; known by itself: ground_truth is ground_truth or ground_truth_answer",
+        ),
+        (["prompt"], {}, "looks like the completion of", "known by itself: completion is completion or response"),
         (["text"], {"question": "q"}, "no column 'q' (data.columns.question)", "columns there: text"),
         (["text"], {"qestion": "text"}, "not a column of ours", "use: question"),
         ([], {}, "looks like the", "columns there: none"),
