@@ -1,11 +1,16 @@
 """Tasks that meet the same question at the same moment: one asks the judge, the others wait for what it hears."""
 
+import os
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+from asking_task import SHARDS, shard
 from openai_server import Server
 from verify_rows import TEMPLATE, Host, yes
 
@@ -18,6 +23,7 @@ from grhpc.judge.generative import GenerativeDecider
 from grhpc.records import NO_VERDICT, YES
 from grhpc.store.decisions import DecisionLog
 
+HERE = Path(__file__).parent
 LIMIT_S = 60.0  # for what comes at once unless something is broken
 
 
@@ -244,3 +250,21 @@ def test_an_endpoint_that_costs_money_is_asked_once(scene):
     for task in tasks:
         task.decider.close()
     server.die()
+
+
+def test_processes_that_race_through_the_same_shards_ask_each_question_once(tmp_path):
+    paths = os.pathsep.join([str(HERE.parents[1]), str(HERE)])
+    words = [sys.executable, str(HERE / "asking_task.py"), str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    tasks = [subprocess.Popen([*words, f"7_{n}"], env=os.environ | {"PYTHONPATH": paths}, **pipes) for n in range(3)]
+    for task in tasks:
+        assert task.stdout.readline() == "ready\n"
+    for task in tasks:
+        task.stdin.write("go\n")
+        task.stdin.flush()
+    asked = [int(task.communicate(timeout=LIMIT_S)[0]) for task in tasks]
+    assert sum(asked) == len({pair for number in range(SHARDS) for pair in shard(number)})
+    log = DecisionLog(tmp_path, run_id="r", task="7_9")
+    log.recall([])
+    assert len(log._places) == sum(asked)
+    assert [path.name for path in tmp_path.iterdir() if not path.name.endswith(".jsonl")] == []
