@@ -110,31 +110,33 @@ def test_killed_task_comes_back_but_a_hopeless_one_does_not(slurm_cluster: Lab, 
     assert not events(hopeless, "ready", restart=1)
 
 
-def test_task_warned_of_its_time_limit_comes_back(slurm_cluster: Lab, make_run: MakeRun) -> None:
-    """The limit draws near only once the task is ready, however slow the machine: its handler is there by then."""
-    run = make_run("slurm", rollout=stub("rollout", time_min=60, signal_s=60))
-    (job,) = launch.start(run, run.config(), ["rollout"])
-    (first,) = ready(run, 1)
-    (task,) = tasks_of(run)
-    minutes = int(time.time() - task.since_s) // 60 + 2  # one to two minutes from now
-    slurm_cluster.run("scontrol", "update", f"JobId={job.job_id}", f"TimeLimit={minutes}")
-    until("another life", lambda: [e for e in events(run, "ready") if e["restart"] > first["restart"]], 240)
-    assert [e["reason"] for e in events(run, "drain", restart=0)] == ["signal SIGUSR2"]
-
-
-def test_task_that_overstays_its_time_limit_comes_back_but_not_one_that_is_final(
+def test_task_whose_time_ends_comes_back_warned_or_deaf_but_not_one_that_is_final(
     slurm_cluster: Lab, make_run: MakeRun
 ) -> None:
+    """One test, because SLURM's time limits are minutes: all three are waited for at once."""
     deaf = make_run("slurm", "deaf", rollout=stub("rollout", "deaf", time_min=1, signal_s=30))
     late = make_run("slurm", "late", verify=stub("verify", "late", time_min=1, signal_s=30))
+    warned = make_run("slurm", "warned", rollout=stub("rollout", time_min=60, signal_s=60))
     launch.start(deaf, deaf.config(), ["rollout"])
     launch.start(late, late.config(), ["verify"])
+    (job,) = launch.start(warned, warned.config(), ["rollout"])
+
+    # The limit draws near only once the task is ready, however slow the machine: its handler is there by then.
+    (ready_once,) = ready(warned, 1)
+    (task,) = tasks_of(warned)
+    minutes = int(time.time() - task.since_s) // 60 + 2  # one to two minutes from now
+    slurm_cluster.run("scontrol", "update", f"JobId={job.job_id}", f"TimeLimit={minutes}")
+
     (first,) = ready(deaf, 1)
     (second,) = ready(deaf, 1, restart=1, seconds=180)
     assert second["job"] == first["job"] and second["t"] > first["end_s"]
     assert not events(deaf, "drain")
     until("sacct to agree", lambda: [(t.state, t.restarts) for t in tasks_of(deaf)] == [("RUNNING", 1)])
     assert only_state(late) == "FAILED" and not events(late, "ready", restart=1)
+
+    restart = ready_once["restart"]
+    until("another life", lambda: [e for e in events(warned, "ready") if e["restart"] > restart], 240)
+    assert [e["reason"] for e in events(warned, "drain", restart=0)] == ["signal SIGUSR2"]
 
 
 def test_scancel_is_the_end(slurm_cluster: Lab, make_run: MakeRun) -> None:
