@@ -1,4 +1,5 @@
-"""An evaluation on a real SLURM with real engines: an array of three, of which one task is killed and one requeued."""
+"""Evaluations on a real SLURM with real engines: an array of three, of which one task is killed and one requeued; and
+those that a run of training starts by itself, while the partition that they are to run on takes nobody."""
 
 import json
 from pathlib import Path
@@ -7,11 +8,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from grhpc.config_file import dump, load_as
+from grhpc.eval_config import EvalConfig
 from grhpc.store.events import read_events
 from grhpc.store.rundir import RunDir
 from tests.cluster.conftest import until
 from tests.cluster.lab import Lab
-from tests.cluster.test_journey import END_S, ONE_THREAD, folder, kill, status, submit
+from tests.cluster.test_journey import END_S, ONE_THREAD, folder, kill, start, status, submit
 from tests.evaluate.eval_inputs import SOURCES
 
 __all__ = ["folder"]
@@ -73,6 +76,53 @@ def test_three_tasks_of_which_one_is_killed_and_one_requeued(slurm_cluster: Lab,
     counts = json.loads(submit("status", str(storm.root), "--json"))["queues"]
     assert counts["questions"] == counts["samples"] == {"ready": 0, "leased": 0, "failed": 0}
     assert "storm is finished" in submit("evaluate", str(POLICY), str(storm.config_path))
+
+
+def training(folder: Path, partition: str) -> RunDir:
+    """A real step on SLURM, whose versions 0 and 1 are evaluated, each by an array of two on `partition`."""
+    evaluate = f"{{tasks: 2, time_min: 30, partition: {partition}, gpus_per_node: 1, env: {ONE_THREAD}}}"
+    settings = ["run.name=small", f"data.prepared={folder}/questions", "data.limit=24", "sample.questions_per_shard=8"]
+    settings += ["cluster.executor=slurm", f"cluster.evaluate={evaluate}", "store.lease_s=15"]
+    (folder / "eval.yaml").write_text(dump(load_as(EvalConfig, ROOT / "configs" / "eval-tiny.yaml", settings)))
+    one = f"{{tasks: 1, time_min: 30, gpus_per_node: 1, env: {ONE_THREAD}}}"
+    chosen = {
+        "verify.mode": "rule",
+        "grpo.groups_per_step": 4,
+        "train.tensor_parallel": 1,
+        "train.pipeline_parallel": 1,
+        "evaluate.every": 1,
+        "evaluate.config": folder / "eval.yaml",
+    }
+    return start(folder, "trains", 1, **chosen, **{f"cluster.{role}": one for role in ("train", "rollout", "verify")})
+
+
+@pytest.mark.timeout(4 * END_S)
+def test_a_run_of_training_evaluates_its_versions_and_waits_for_none(slurm_cluster: Lab, folder: Path) -> None:
+    """The run ends while its evaluations still wait for nodes; what these say in the end is on its curve."""
+    slurm_cluster.run("scontrol", "update", "PartitionName=spot", "State=DOWN")
+    try:
+        run = training(folder, "spot")
+        wait_for_end(run)
+        roots = [run.evaluation_dir("small", version) for version in (0, 1)]
+        until("both to be submitted", lambda: {"started"} == set(status(run)["evaluations"].values()), END_S)
+        evaluations = [RunDir.open(root) for root in roots]
+        waiting = [job for evaluation in evaluations for job in status(evaluation)["jobs"]]
+        assert [job["state"] for job in waiting] == ["PENDING"] * 4
+        assert not any(evaluation.finished() for evaluation in evaluations)
+    finally:
+        slurm_cluster.run("scontrol", "update", "PartitionName=spot", "State=UP")
+    for evaluation in evaluations:
+        wait_for_end(evaluation)
+        assert not list(evaluation.root.glob("weights")), "the linked weights are gone"
+    assert set(status(run)["evaluations"].values()) == {"finished"}
+    summaries = [json.loads(evaluation.summary_path.read_text()) for evaluation in evaluations]
+    assert [s["model"] for s in summaries] == ["trains v0", "trains v1"]
+    assert len({s["weight_digest"] for s in summaries}) == 2
+    found = json.loads(submit("report", str(run.root), "--json"))["evaluations"]["small"]
+    values = {version: figures["tiny"]["value"] for version, figures in found["figures"].items()}
+    assert values == {str(v): s["benchmarks"]["tiny"]["value"] for v, s in enumerate(summaries)}
+    assert not found["missing"]
+    assert "evaluation small, score ± SE:" in submit("report", str(run.root))
 
 
 def storm_job(run: RunDir) -> str:

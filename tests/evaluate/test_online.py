@@ -1,6 +1,5 @@
 """Evaluations that a run of training starts by itself: each due version once, and never in the training's way."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 from eval_bench import POLICY, configured
 
-from grhpc.cluster import control, role
+from grhpc.cluster import role
 from grhpc.cluster.job import LOCAL, SLURM, Job
 from grhpc.config import (
     Config,
@@ -262,46 +261,3 @@ def test_what_cannot_measure_a_runs_weights_is_refused_at_its_start(tmp_path, ch
     (tmp_path / "eval.yaml").write_text(dump(change(local)))
     with pytest.raises(ConfigError, match=problem):
         online.load(config)
-
-
-def submit(*words: str) -> str:
-    done = subprocess.run([sys.executable, "submit.py", *words], cwd=ROOT, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-@pytest.mark.timeout(900)
-def test_a_real_run_and_its_curve(tmp_path):
-    """A real step on the local executor; versions 0 and 1, which is the last, are evaluated beside and after it."""
-    local = replace(configured(tmp_path, "tiny"), cluster=EvalClusterConfig(executor="local"), run=RunConfig("small"))
-    (tmp_path / "eval.yaml").write_text(dump(local))
-    chosen = {
-        "run.dir": tmp_path,
-        "data.prepared": tmp_path / "prompts",
-        "train.steps": 1,
-        "verify.mode": "rule",  # one engine less
-        "evaluate.heldout_every": 0,
-        "evaluate.every": 2,
-        "evaluate.config": tmp_path / "eval.yaml",
-    }
-    words = [word for key, value in chosen.items() for word in ("--set", f"{key}={value}")]
-    run = tmp_path / "tiny"
-    try:
-        submit("start", "configs/tiny.yaml", "--watch", *words)
-        versions = [run / "eval" / "small" / f"v{version:06d}" for version in (0, 1)]
-        deadline_s = time.monotonic() + 300
-        while not all((folder / "summary.json").is_file() for folder in versions):
-            assert time.monotonic() < deadline_s, submit("status", str(run))
-            time.sleep(0.5)
-    finally:
-        for folder in [run, *run.glob("eval/small/v*")]:
-            if (folder / "run.json").is_file():
-                control.stop(RunDir.open(folder), now=True)
-    assert sorted(path.name for path in (run / "eval" / "small").iterdir()) == [folder.name for folder in versions]
-    summaries = [json.loads((folder / "summary.json").read_text()) for folder in versions]
-    assert [s["model"] for s in summaries] == ["tiny v0", "tiny v1"]
-    assert len({s["weight_digest"] for s in summaries}) == 2
-    assert not list(run.glob("eval/small/*/weights")), "the linked weights are gone"
-    shown = submit("status", str(run))
-    assert "evaluation tiny/eval/small/v000001: finished" in shown and "failed" not in shown.replace("0 failed", "")
-    assert "version" in submit("report", str(run))
