@@ -160,6 +160,34 @@ def test_every_wish_of_a_role_reaches_the_script(tmp_path: Path, monkeypatch: py
     assert " apptainer exec --nv image.sif python3.11 -u -m submitit" in text
 
 
+def forms(role: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The batch script of one role in its three forms."""
+    twin, section = TWINS[role], "train" if role == "sft" else role
+    config = new_run(tmp_path, "slurm", **{section: twin}).settings()
+    return {
+        "submitit": submitit_text(twin, 1 if role in sbatch.ONE_JOB else twin.tasks, tmp_path, monkeypatch),
+        "the run's own": sbatch.script(role, config, "RUN_ID", str(tmp_path)),
+        "the template": (TEMPLATES / f"{role}.sbatch").read_text(),
+    }
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_form_has_the_options_that_the_laws_need(
+    role: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for form, text in forms(role, tmp_path, monkeypatch).items():
+        asked, words = options(text), srun_options(text, TWINS[role])
+        assert "requeue" in asked, f"{form}: a lost node, or a preemption, would be the job's end"
+        assert asked["signal"] == "USR2@120", f"{form}: no warning, or one that NCCL catches (USR1), or the shell (B:)"
+        assert asked["open-mode"] == "append", f"{form}: the next life would wipe out the log of the one that crashed"
+        assert "--kill-on-bad-exit=1" in words, f"{form}: ranks would wait for one that died, until the time limit"
+        cpus = f"--cpus-per-task={TWINS[role].cpus_per_task}"
+        assert cpus in words, f"{form}: since 22.05 srun does not take it from the job: every rank on one core"
+        assert "--unbuffered" in words, f"{form}: the last words before a death would not reach the log"
+        one_job = role in sbatch.ONE_JOB
+        assert ("array" in asked) is not one_job, f"{form}: a trainer is one world, other roles scale by the task"
+
+
 def test_templates_know_the_roles_exit_codes() -> None:
     tail = "\n".join(sbatch.COME_BACK)
     assert f'"{AGAIN} "*) rm' in tail and f'"0 "* | "{FINAL} "* |' in tail

@@ -1,7 +1,9 @@
 """A resumed run ends with the same bits; another layout ends with the same numbers; damage is found."""
 
 import json
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -169,6 +171,33 @@ def test_every_ranks_files_are_in_the_manifest_though_no_machine_sees_them_all(p
     assert {name.split("_")[2] for name in data} == {"0", "1", "2", "3"}
     assert data <= json.loads((folder / MANIFEST).read_text())["files"].keys()
     assert verify_checkpoint(folder) == ""
+
+
+def test_every_byte_is_on_the_disk_before_the_checkpoints_name_is(model_of, tmp_path, monkeypatch):
+    """Else a machine that loses its power leaves a checkpoint by name whose files are empty."""
+    calls, fsync, rename = [], os.fsync, os.rename
+
+    def tell_fsync(descriptor):
+        calls.append(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    def tell_rename(source, target):
+        calls.append(Path(target).name)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", tell_fsync)
+    monkeypatch.setattr(os, "rename", tell_rename)
+    folder = tmp_path / "s000001"
+    trainer = Trainer(make_config(), model_of("qwen3-tied"))
+    try:
+        checkpoint.save_checkpoint(trainer.learner, folder, {})
+    finally:
+        trainer.close()
+    named = calls.index(folder.name)
+    late = [path.name for path in folder.iterdir() if path.stat().st_ino not in calls[:named]]
+    assert late == [], "not synced before the rename"
+    assert folder.stat().st_ino in calls[:named], "their names neither"
+    assert tmp_path.stat().st_ino in calls[named:], "the checkpoint's own name"
 
 
 def test_save_replaces_the_rest_of_an_unfinished_one(model_of, tmp_path):

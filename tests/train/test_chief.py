@@ -1,13 +1,14 @@
 """Rank 0 alone: which checkpoints are kept, which weights are published, what is asked for again after a death."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from feeder import Feeder
 from small_run import GROUPS, STEPS, make_run
 
-from grhpc.errors import GaveUp, Superseded
+from grhpc.errors import GaveUp, StoreError, Superseded
 from grhpc.lifetime import Lifetime
 from grhpc.store.events import read_events
 from grhpc.store.ledger import Ledger, read_ledger
@@ -142,6 +143,44 @@ def test_groups_admitted_just_before_a_death_are_asked_for_as_they_were_admitted
     rows = [row for lease in leases if lease is not None for row in lease.rows]
     assert [(row.group, row.admitted_version) for row in rows] == [(4 * GROUPS + i, 4) for i in range(GROUPS)]
     assert queue.counts()["ready"] == 0
+
+
+def test_the_ledgers_line_comes_before_the_prompts(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompts without their line would be admitted again under another version, and answered twice."""
+    chief = chief_of(run)
+
+    def refuse(entry: dict) -> None:
+        raise StoreError("no space left", "free some")
+
+    monkeypatch.setattr(chief._ledger, "append", refuse)
+    with pytest.raises(StoreError, match="no space left"):
+        chief._flow.admit(1)
+    assert run.queue("prompts").counts() == {"ready": 0, "leased": 0, "failed": 0}
+    monkeypatch.undo()
+    chief._flow.admit(1)
+    assert run.queue("prompts").counts()["ready"] == GROUPS // 2
+
+
+def test_weights_that_somebody_still_needs_are_not_pruned(run: RunDir) -> None:
+    """v2: its held-out shard is on its way; v4: an evaluation is due of it, and none was made yet."""
+    config = run.config()
+    run.amend(
+        replace(
+            config,
+            evaluate=replace(config.evaluate, every=4, config="eval.yaml"),
+            store=replace(config.store, keep_weights=1),
+        )
+    )
+    earlier_life(run, steps=STEPS)
+    for version in range(1, STEPS):
+        publish(run, 1, version)
+    chief = chief_of(run)
+    chief._flow.request_heldout(2, chief._heldout)
+    folder = chief.begin_publish(STEPS)
+    assert folder is not None
+    (folder / "model.safetensors").write_bytes(b"the newest")
+    chief.commit_publish(STEPS, ["model.safetensors"])
+    assert run.weights.versions() == [2, 4, STEPS]
 
 
 def test_a_later_life_knows_how_long_a_step_and_a_save_take(run: RunDir) -> None:
