@@ -4,6 +4,7 @@ import os
 import subprocess
 import time
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, int]]:
     """What `launch.submit` was asked for, instead of submitting it."""
     asked: list[dict[str, int]] = []
 
-    def submit(run: RunDir, config: object, tasks: dict[str, int]) -> list[Submission]:
+    def submit(run: RunDir, config: object, tasks: dict[str, int], live: dict[str, int]) -> list[Submission]:
         asked.append({role: count for role, count in tasks.items() if count > 0})
         return []
 
@@ -48,7 +49,7 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, int]]:
 
 def slurm(run: RunDir, monkeypatch: pytest.MonkeyPatch, **programs: str) -> Path:
     folder = run.root.parent
-    return put_on_path(folder, monkeypatch, sbatch="exit 1", srun="exit 1", **{"scancel": "", **programs})
+    return put_on_path(folder, monkeypatch, **{"sbatch": "exit 1", "srun": "exit 1", "scancel": "", **programs})
 
 
 def listed(*lines: str) -> str:
@@ -133,6 +134,35 @@ def test_without_any_answer_nothing_is_brought_back(run, submitted, monkeypatch)
     assert submitted == [{}]
 
 
+@pytest.mark.parametrize(
+    ("verb", "array"),
+    [
+        (lambda run: control.scale(run, "rollout", 6), "0-3%3"),  # 2 live, so 3 more of 5 at one time
+        (lambda run: control.scale(run, "rollout", 4), "0-1%2"),
+        (control.resume, "0-7%3"),
+    ],
+)
+def test_max_concurrent_holds_for_a_role_over_all_its_arrays(run, monkeypatch, verb, array) -> None:
+    config = run.config()
+    wide = replace(config.cluster.rollout, tasks=10, max_concurrent=5)
+    run.amend(replace(config, cluster=replace(config.cluster, rollout=wide)))
+    handed = run.root.parent / "handed"
+    sbatch = f'grep array= "$1" >> {handed}; echo Submitted batch job $$'
+    squeue = listed("70|RUNNING", "71_0|RUNNING", "71_1|PENDING")
+    slurm(run, monkeypatch, sacct=NO_ACCOUNTING, squeue=squeue, sbatch=sbatch, scontrol="")
+    verb(run)
+    assert handed.read_text() == f"#SBATCH --array={array}\n"
+
+
+def test_refill_leaves_room_for_what_lives(run, monkeypatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(launch, "submit", lambda run, config, tasks, live: asked.append((tasks, live)))
+    control.record_target(run.jobs_dir, "rollout", 2)
+    slurm(run, monkeypatch, sacct=NO_ACCOUNTING, squeue=listed("70|RUNNING", "71_0|RUNNING"))
+    refill.refill(run)
+    assert asked == [({"rollout": 1, "verify": 0}, {"rollout": 1, "verify": 0})]
+
+
 def hold(run: RunDir, *holders: str) -> None:
     """Let each have a shard of prompts."""
     for number, holder in enumerate(holders):
@@ -160,11 +190,14 @@ def test_resume_of_a_local_run_puts_back_what_dead_processes_held(tmp_path, subm
         record(run.jobs_dir, Submission("local", "rollout", str(pid), started=started))
     holders = f"local-{os.getpid()}", f"local-{ended.pid}"
     hold(run, *holders)
-    for holder in holders:
-        Claims(run.decisions_dir, holder, 1000.0).take({holder})
+    askers = [Claims(run.decisions_dir, holder, 1000.0) for holder in (*holders, "next")]
+    for asker, holder in zip(askers, holders, strict=False):
+        asker.take({holder})
     control.resume(run)
     assert held(run) == [0]
-    assert Claims(run.decisions_dir, "next", 1000.0).take(set(holders)) == {holders[1]}, "and what they were asking"
+    assert askers[2].take(set(holders)) == {holders[1]}, "what the dead one was asking is free too"
+    for asker in askers:
+        asker.leave()
 
 
 def test_a_process_id_used_again_keeps_its_shards(tmp_path, submitted) -> None:

@@ -22,10 +22,6 @@ def topics(*numbers: int) -> dict[bytes, bytes]:
     return {key(n): key(1000 + n // 2) for n in numbers}
 
 
-def open_log(folder: Path, task: str, **changes) -> DecisionLog:
-    return DecisionLog(folder, **({"run_id": RUN, "task": task, "lease_s": LEASE_S} | changes))
-
-
 class Still:
     """In the place of a heartbeat: time passes only where a test says so."""
 
@@ -38,6 +34,12 @@ class Still:
 def still(claims: Claims) -> Claims:
     claims._heartbeat = Still()
     return claims
+
+
+def open_log(folder: Path, task: str) -> DecisionLog:
+    log = DecisionLog(folder, run_id=RUN, task=task, lease_s=LEASE_S)
+    still(log._claims)
+    return log
 
 
 def ask(log: DecisionLog, *numbers: int) -> tuple[set[int], set[int]] | None:

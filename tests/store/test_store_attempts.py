@@ -3,6 +3,7 @@
 import time
 
 import pytest
+from store_asking import still
 from store_task import STORE, Task
 
 from grhpc.errors import EngineError, WaitTimeout
@@ -130,7 +131,7 @@ def test_the_next_life_of_a_job_puts_back_what_the_last_one_held(tmp_path, after
 
 def test_the_next_life_of_a_job_frees_what_the_last_one_was_asking_the_judge(tmp_path):
     task = Task(tmp_path)
-    Claims(task.run.decisions_dir, "4711_2", 1000.0).take({"a question"})
+    still(Claims(task.run.decisions_dir, "4711_2", 1000.0)).take({"a question"})
     for restart, holder in ((0, "4711_2"), (1, "")):
         task.life = Lifetime(job="4711_2", restart=restart)
         task.life.drain("not to work")

@@ -27,8 +27,8 @@ HERE = Path(__file__).parent
 PER_TOPIC, PER_SHARD, A_LOOK = 2, 4, 4
 
 
-def claims(folder: Path, holder: str, lease_s: float = LEASE_S) -> Claims:
-    return Claims(folder, holder, lease_s)
+def claims(folder: Path, holder: str) -> Claims:
+    return still(Claims(folder, holder, LEASE_S))
 
 
 def test_a_name_has_one_holder_and_who_leaves_leaves_nothing(tmp_path):
@@ -60,7 +60,7 @@ def test_of_a_crowd_one_gets_each_name(tmp_path):
 
 
 def test_a_living_holder_gives_signs_of_life_for_all_it_holds(tmp_path):
-    one = claims(tmp_path, "7_1", lease_s=0.2)
+    one = Claims(tmp_path, "7_1", lease_s=0.2)
     one.take({"a", "b"})
     seen: set[int] = set()
     for _ in range(6000):
@@ -98,7 +98,7 @@ def test_a_dead_holder_is_replaced_after_its_lease_and_not_before(tmp_path):
 
 
 def test_what_a_dead_task_left_behind_is_swept_in_the_end(tmp_path):
-    dead = still(claims(tmp_path, "7_1"))
+    dead = claims(tmp_path, "7_1")
     dead.take({"a"})
     age(tmp_path)
     other = claims(tmp_path, "7_2")
@@ -108,7 +108,7 @@ def test_what_a_dead_task_left_behind_is_swept_in_the_end(tmp_path):
 
 
 def test_a_holder_that_slept_does_not_free_its_successors_claim(tmp_path):
-    slept, other, third = (still(claims(tmp_path, f"7_{n}")) for n in range(3))
+    slept, other, third = (claims(tmp_path, f"7_{n}") for n in range(3))
     slept.take({"a", "b"})
     age(tmp_path)
     assert other.take({"a"}) == {"a"}
@@ -118,7 +118,7 @@ def test_a_holder_that_slept_does_not_free_its_successors_claim(tmp_path):
 
 def test_a_claim_that_was_just_renewed_by_another_is_put_back(tmp_path, monkeypatch):
     """Two find the same dead holder; the slower one catches the quicker one's new claim."""
-    dead, quick, slow = (still(claims(tmp_path, f"7_{n}")) for n in range(3))
+    dead, quick, slow = (claims(tmp_path, f"7_{n}") for n in range(3))
     dead.take({"a"})
     age(tmp_path)
     rename = os.rename
@@ -206,7 +206,7 @@ def prepare_ask(root: Path) -> None:
     """One question is decided, of another one its holder has died."""
     folder = root / "decisions"
     ask(open_log(folder, "7_1"), ASKED[0])
-    dead = still(open_log(folder, "7_2")._claims)
+    dead = open_log(folder, "7_2")._claims
     dead.take({topic.hex() for topic in topics(ASKED[1]).values()})
     age(folder)
 
