@@ -15,45 +15,23 @@ import json
 import os
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
+from beside_vllm import ENGINE, Clock, bare_vllm, note_engine_time, now, quiet, since
 
 CONTEXT = 1024
 PROMPT_TOKENS = 256
-ENGINE = {"kv_cache_mb": 256, "max_num_seqs": 256, "enforce_eager": True}
 
 
-Clock = tuple[float, float]  # seconds of the wall and of this process's CPU time
-
-
-def now() -> Clock:
-    return time.perf_counter(), time.process_time()
-
-
-def since(begun: Clock, ended: Clock) -> Clock:
-    return ended[0] - begun[0], ended[1] - begun[1]
-
-
-def bare_vllm(args: argparse.Namespace) -> Callable[[int], Clock]:
+def bare_generate(args: argparse.Namespace) -> Callable[[int], Clock]:
     """A function: the number of a shard -> how long `LLM.generate` took for it."""
     from transformers import AutoTokenizer
-    from vllm import LLM, SamplingParams
+    from vllm import SamplingParams
 
-    llm = LLM(
-        model=str(args.work / "model"),
-        dtype="float32",
-        max_model_len=PROMPT_TOKENS + args.tokens,
-        max_num_seqs=ENGINE["max_num_seqs"],
-        kv_cache_memory_bytes=ENGINE["kv_cache_mb"] << 20,
-        enforce_eager=True,
-        enable_prefix_caching=False,
-        enable_chunked_prefill=False,
-    )
+    llm = bare_vllm(args.work / "model", PROMPT_TOKENS + args.tokens, enable_prefix_caching=False)
     tokenizer = AutoTokenizer.from_pretrained(args.work / "model")
     turns = [[{"role": "user", "content": row["question"]}] for row in questions(args)]
     texts = [tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True) for turn in turns]
@@ -74,36 +52,28 @@ def bare_vllm(args: argparse.Namespace) -> Callable[[int], Clock]:
 def measure(args: argparse.Namespace) -> dict:
     from random_models import random_model
 
-    from grhpc.engine.host import EngineHost
     from grhpc.evaluate.worker import main
     from grhpc.lifetime import Lifetime
     from grhpc.store.events import EventLog
 
     random_model(args.work / "model", 0, context=CONTEXT)
-    bare = bare_vllm(args)
-    bare(0)
+    generate = bare_generate(args)
+    generate(0)
     took: list[tuple[Clock, Clock]] = []  # of each shard: the task's, bare vLLM's
-    inside_s: list[float] = []
     graded: list[tuple[int, float]] = []
-    emit, generate, begun = EventLog.emit, EngineHost.generate, now()
-
-    def generate_and_note(self: EngineHost, *words: object) -> object:
-        begun_s = time.perf_counter()
-        found = generate(self, *words)
-        inside_s.append(time.perf_counter() - begun_s)
-        return found
+    emit, inside_s, begun = EventLog.emit, note_engine_time(), now()
 
     def emit_and_note(self: EventLog, event: str, **fields: object) -> None:
         nonlocal begun
         emit(self, event, **fields)
         if event == "shard" and fields["stage"] == "sample":
             spent = since(begun, now())
-            took.append((spent, bare(len(took))))
+            took.append((spent, generate(len(took))))
             begun = now()
         elif event == "shard":
             graded.append((int(str(fields["samples"])), time.perf_counter()))
 
-    EventLog.emit, EngineHost.generate = emit_and_note, generate_and_note
+    EventLog.emit = emit_and_note
     main(make_evaluation(args).path, Lifetime(job="bench"))
     took, inside_s = took[1:], inside_s[1:]  # the first one had the engine's start
     told: dict = {"load": os.getloadavg()[0], "samples": args.questions * len(took)}
@@ -159,9 +129,7 @@ def main() -> None:
     for name, default in (("shards", 24), ("questions", 64), ("tokens", 128)):
         parser.add_argument(f"--{name}", type=int, default=default)
     args = parser.parse_args()
-    quiet = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "TORCH_COMPILE_DISABLE": "1"}
-    os.environ.update(quiet, VLLM_CPU_OMP_THREADS_BIND="nobind", VLLM_NO_USAGE_STATS="1", HF_HUB_OFFLINE="1")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    quiet()
     with tempfile.TemporaryDirectory() as work:
         args.work = Path(work)
         print(json.dumps(measure(args)))

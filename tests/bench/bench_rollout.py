@@ -17,14 +17,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+from beside_vllm import ENGINE, Clock, bare_vllm, note_engine_time, now, quiet, rates
 
 CONTEXT = 1024
 PROMPT_TOKENS = 32
-ENGINE = {"kv_cache_mb": 256, "max_num_seqs": 256, "enforce_eager": True}
 
 
 def prompts(args: argparse.Namespace) -> list[list[int]]:
@@ -35,18 +33,10 @@ def prompts(args: argparse.Namespace) -> list[list[int]]:
 
 
 def run_bare(args: argparse.Namespace) -> dict:
-    from vllm import LLM, SamplingParams
+    from vllm import SamplingParams
 
-    llm = LLM(
-        model=str(args.work / "model"),
-        dtype="float32",
-        max_model_len=PROMPT_TOKENS + args.tokens,
-        max_num_seqs=ENGINE["max_num_seqs"],
-        kv_cache_memory_bytes=ENGINE["kv_cache_mb"] << 20,
-        enforce_eager=True,
-        logprobs_mode="processed_logprobs",
-        enable_chunked_prefill=False,
-    )
+    most = PROMPT_TOKENS + args.tokens
+    llm = bare_vllm(args.work / "model", most, logprobs_mode="processed_logprobs")
     groups = prompts(args)
     shards = [groups[i : i + args.groups] for i in range(0, len(groups), args.groups)]
 
@@ -64,36 +54,20 @@ def run_bare(args: argparse.Namespace) -> dict:
     return rates(tokens, begun, now())
 
 
-def now() -> tuple[float, float]:
-    return time.perf_counter(), time.process_time()
-
-
-def rates(tokens: int, begun: tuple[float, float], ended: tuple[float, float]) -> dict:
-    return {key: tokens / (e - b) for key, b, e in zip(("wall", "cpu"), begun, ended, strict=True)}
-
-
 def run_task(args: argparse.Namespace) -> dict:
-    from grhpc.engine.host import EngineHost
     from grhpc.lifetime import Lifetime
     from grhpc.rollout.worker import main
     from grhpc.store.events import EventLog
 
-    delivered: list[tuple[int, tuple[float, float]]] = []
-    inside_s: list[float] = []
-    emit, generate = EventLog.emit, EngineHost.generate
-
-    def generate_and_note(self: EngineHost, *words: object) -> object:
-        begun_s = time.perf_counter()
-        done = generate(self, *words)
-        inside_s.append(time.perf_counter() - begun_s)
-        return done
+    delivered: list[tuple[int, Clock]] = []
+    emit, inside_s = EventLog.emit, note_engine_time()
 
     def emit_and_note(self: EventLog, event: str, **fields: object) -> None:
         emit(self, event, **fields)
         if event == "shard":
             delivered.append((int(str(fields["tokens"])), now()))
 
-    EventLog.emit, EngineHost.generate = emit_and_note, generate_and_note
+    EventLog.emit = emit_and_note
     main(make_run(args).path, Lifetime(job="bench"))
     # From the first shard's delivery to the last one's: claims, polls, weights and delivery are all in it.
     begun, ended = delivered[0][1], delivered[-1][1]
@@ -166,9 +140,7 @@ def main() -> None:
     parser.add_argument("--side", choices=("bare", "task"))
     parser.add_argument("--work", type=Path)
     args = parser.parse_args()
-    quiet = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "TORCH_COMPILE_DISABLE": "1"}
-    os.environ.update(quiet, VLLM_CPU_OMP_THREADS_BIND="nobind", VLLM_NO_USAGE_STATS="1", HF_HUB_OFFLINE="1")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    quiet()
     if args.side:
         print(json.dumps({"bare": run_bare, "task": run_task}[args.side](args)))
         return

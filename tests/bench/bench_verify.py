@@ -25,18 +25,16 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
+from beside_vllm import ENGINE, Clock, bare_vllm, note_engine_time, now, quiet, rates, since
 
 VERIFIER = Path(__file__).parents[2] / "grhpc" / "data" / "tiny_models" / "verifier"
 INPUT = 256
-ENGINE = {"kv_cache_mb": 256, "max_num_seqs": 256, "enforce_eager": True}
 STATED = {"prompts": 512, "epochs": 2, "group_size": 8, "right": 0.5, "no_answer": 0.05, "wrong_kinds": 20, "zipf": 1.0}
 
 
@@ -73,25 +71,17 @@ def prompts(rows: list[Any]) -> list[str]:
     return [render(template, row.question, row.answer, extract_answer(row.response) or "") for row in rows]
 
 
-def bare_vllm(args: argparse.Namespace) -> Callable[[list[str]], int]:
+def bare_generate(args: argparse.Namespace) -> Callable[[list[str]], int]:
     """A function: prompts -> how many were answered, by `LLM.generate`."""
-    from vllm import LLM, SamplingParams
+    from vllm import SamplingParams
 
-    llm = LLM(
-        model=str(model(args)),
-        dtype="float32",
-        max_model_len=INPUT + most(args),
-        max_num_seqs=ENGINE["max_num_seqs"],
-        kv_cache_memory_bytes=ENGINE["kv_cache_mb"] << 20,
-        enforce_eager=True,
-        enable_chunked_prefill=False,
-    )
+    llm = bare_vllm(model(args), INPUT + most(args))
     settings = SamplingParams(temperature=0.0, max_tokens=most(args))
     return lambda shard: len(llm.generate(shard, settings, use_tqdm=False))
 
 
 def run_bare(args: argparse.Namespace) -> dict[str, float]:
-    generate = bare_vllm(args)
+    generate = bare_generate(args)
     *asked, warm = [prompts(rows) for rows in shards(args, extra=1)]
     generate(warm)
     begun = now()
@@ -123,12 +113,12 @@ def run_paired(args: argparse.Namespace) -> dict[str, float]:
     so on, each with an engine of its own. Of the quickest tenth of the shards of either side, which others' load
     distorts least, and the median over the shards."""
     args.shards *= 4
-    generate = bare_vllm(args)
+    generate = bare_generate(args)
     *asked, warm = [prompts(rows) for rows in shards(args, extra=1)]
     generate(warm)
-    waiting, begun, took = iter(asked), now(), list[tuple[tuple[float, ...], tuple[float, ...]]]()
+    waiting, begun, took = iter(asked), now(), list[tuple[Clock, Clock]]()
 
-    def then_bare(done: int, ended: tuple[float, float]) -> None:
+    def then_bare(done: int, ended: Clock) -> None:
         nonlocal begun
         if done:  # not the one that warms up
             between = now()
@@ -146,7 +136,7 @@ def run_paired(args: argparse.Namespace) -> dict[str, float]:
 
 
 def run_task(
-    args: argparse.Namespace, each: Callable[[int, tuple[float, float]], None] = lambda done, ended: None
+    args: argparse.Namespace, each: Callable[[int, Clock], None] = lambda done, ended: None
 ) -> dict[str, float]:
     """`each` is called after each shard: how many verdicts (0: of the shard that warms up), and when it was done."""
     from grhpc.engine.host import EngineHost
@@ -154,14 +144,12 @@ def run_task(
     from grhpc.store.events import EventLog
     from grhpc.verify.worker import main
 
-    delivered: list[tuple[int, tuple[float, float]]] = []
-    inside_s: list[float] = []
+    delivered: list[tuple[int, Clock]] = []
+    inside_s = note_engine_time()
     emit, generate = EventLog.emit, EngineHost.generate
 
-    def generate_and_note(self: EngineHost, *words: Any) -> Any:
-        begun_s = time.perf_counter()
+    def generate_and_decide(self: EngineHost, *words: Any) -> Any:
         done = generate(self, *words)
-        inside_s.append(time.perf_counter() - begun_s)
         if not args.tokens:
             return done
         return [[replace(c, text=f"{c.text} Final Decision: Yes", finish_reason="stop")] for [c] in done]
@@ -173,24 +161,12 @@ def run_task(
             delivered.append((fields["rollouts"], now()))
             each(fields["rollouts"] if len(delivered) > 1 else 0, delivered[-1][1])
 
-    EventLog.emit, EngineHost.generate = emit_and_note, generate_and_note
+    EventLog.emit, EngineHost.generate = emit_and_note, generate_and_decide
     main(make_run(args).path, Lifetime(job="bench"))
     # From the first shard's delivery to the last one's: claims, polls, extraction and delivery are all in it.
     begun, ended = delivered[0][1], delivered[-1][1]
     told = rates(sum(count for count, _ in delivered[1:]), begun, ended)
     return told | {"generating": sum(inside_s[1:]) / (ended[0] - begun[0])}
-
-
-def now() -> tuple[float, float]:
-    return time.perf_counter(), time.process_time()
-
-
-def since(begun: tuple[float, ...], ended: tuple[float, ...]) -> tuple[float, ...]:
-    return tuple(e - b for b, e in zip(begun, ended, strict=True))
-
-
-def rates(count: int, begun: tuple[float, float], ended: tuple[float, float]) -> dict[str, float]:
-    return {key: count / seconds for key, seconds in zip(("wall", "cpu"), since(begun, ended), strict=True)}
 
 
 def make_run(args: argparse.Namespace) -> Any:
@@ -324,9 +300,7 @@ def main() -> None:
     parser.add_argument("--side", choices=("bare", "task", "transformers", "paired"))
     parser.add_argument("--work", type=Path)
     args = parser.parse_args()
-    quiet = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "TORCH_COMPILE_DISABLE": "1"}
-    os.environ.update(quiet, VLLM_CPU_OMP_THREADS_BIND="nobind", VLLM_NO_USAGE_STATS="1", HF_HUB_OFFLINE="1")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    quiet()
     if args.asked is not None:
         print(json.dumps(questions_as_stated() | ({"run": questions_in(Path(args.asked))} if args.asked else {})))
         return

@@ -1,0 +1,69 @@
+"""What the benches share that set a role's task beside bare vLLM: one engine's settings for both sides, the clocks, and
+how much of the time passes inside the engine.
+
+Does not know: roles, what is asked. Invariant: nothing here is measured, and both sides get the same.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]  # the checkout, and its tests' helpers
+
+ENGINE = {"kv_cache_mb": 256, "max_num_seqs": 256, "enforce_eager": True}
+Clock = tuple[float, float]  # seconds of the wall and of this process's CPU time
+
+
+def now() -> Clock:
+    return time.perf_counter(), time.process_time()
+
+
+def since(begun: Clock, ended: Clock) -> Clock:
+    return ended[0] - begun[0], ended[1] - begun[1]
+
+
+def rates(count: int, begun: Clock, ended: Clock) -> dict[str, float]:
+    """So many things a second, by either clock."""
+    return {key: count / seconds for key, seconds in zip(("wall", "cpu"), since(begun, ended), strict=True)}
+
+
+def quiet() -> None:
+    """For this process and those it starts, before vLLM is imported: one process an engine, one thread, no words."""
+    settings = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "TORCH_COMPILE_DISABLE": "1"}
+    os.environ.update(settings, VLLM_CPU_OMP_THREADS_BIND="nobind", VLLM_NO_USAGE_STATS="1", HF_HUB_OFFLINE="1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def bare_vllm(model: Path, max_tokens: int, **more: Any) -> Any:
+    """vLLM's own LLM, with what ENGINE says; `max_tokens` of prompt and response."""
+    from vllm import LLM
+
+    return LLM(
+        model=str(model),
+        dtype="float32",
+        max_model_len=max_tokens,
+        max_num_seqs=ENGINE["max_num_seqs"],
+        kv_cache_memory_bytes=ENGINE["kv_cache_mb"] << 20,
+        enforce_eager=True,
+        enable_chunked_prefill=False,
+        **more,
+    )
+
+
+def note_engine_time() -> list[float]:
+    """From now on every call of a role's engine adds its seconds to this list."""
+    from grhpc.engine.host import EngineHost
+
+    inside_s: list[float] = []
+    generate = EngineHost.generate
+
+    def generate_and_note(self: EngineHost, *words: Any) -> Any:
+        begun_s = time.perf_counter()
+        done = generate(self, *words)
+        inside_s.append(time.perf_counter() - begun_s)
+        return done
+
+    EngineHost.generate = generate_and_note  # type: ignore[method-assign]
+    return inside_s
