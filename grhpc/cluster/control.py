@@ -8,6 +8,7 @@ which nothing is known; no lease is ended but that of a task that has ended; eve
 import contextlib
 import subprocess
 import time
+from collections import Counter
 
 from grhpc.cluster import launch, processes, states
 from grhpc.cluster.sacct import JobState, missing_conf, tasks_of
@@ -97,7 +98,7 @@ def scale(run: RunDir, role: str, tasks: int) -> list[str]:
     launch.require(config, {role: tasks - len(live)}, run.root)
     record_target(run.jobs_dir, role, tasks)
     if tasks > len(live):
-        launch.submit(run, config, {role: tasks - len(live)})
+        launch.submit(run, config, {role: tasks - len(live)}, {role: len(live)})
     # Those that wait go first, then the youngest.
     order = sorted(enumerate(live), key=lambda entry: (entry[1].kind != states.WAITING, -entry[0]))
     _cancel(run, [job for _, job in order[: max(0, len(live) - tasks)]])
@@ -126,7 +127,7 @@ def resume(run: RunDir) -> list[Submission]:
     launch.require(config, missing, run.root)
     run.clear_stop()
     _put_back(run, config, tasks)
-    return launch.submit(run, config, missing)
+    return launch.submit(run, config, missing, Counter(live))
 
 
 def _put_back(run: RunDir, config: AnyConfig, tasks: list[JobState]) -> None:

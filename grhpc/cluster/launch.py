@@ -65,8 +65,13 @@ def start(run: RunDir, config: AnyConfig, roles: Iterable[str] = ()) -> list[Sub
     return submit(run, config, {role: role_config(config, role).tasks for role in roles or config.roles})
 
 
-def submit(run: RunDir, config: AnyConfig, tasks: dict[str, int]) -> list[Submission]:
-    """Submit so many tasks of each role (the trainer: one job). Raises ClusterError, and then leaves no job behind."""
+def submit(
+    run: RunDir, config: AnyConfig, tasks: dict[str, int], live: Mapping[str, int] | None = None
+) -> list[Submission]:
+    """Submit so many tasks of each role (the trainer: one job), beside those of it that live.
+
+    Raises ClusterError, and then leaves no job behind.
+    """
     require(config, tasks, run.root)
     done: list[Submission] = []
     try:
@@ -75,7 +80,7 @@ def submit(run: RunDir, config: AnyConfig, tasks: dict[str, int]) -> list[Submis
             if count and config.cluster.executor == "local":
                 done += local.submit(run, role, count)
             elif count:
-                _submit_slurm(run, config, role, count, done)
+                _submit_slurm(run, config, role, count, (live or {}).get(role, 0), done)
     except BaseException:
         processes.kill([s for s in done if s.executor == "local"])
         scancel([s.job_id for s in done if s.executor == "slurm"])
@@ -108,12 +113,13 @@ def max_array_size() -> int:
     return max(1, int(found.group(1)) if found else DEFAULT_MAX_ARRAY)
 
 
-def _submit_slurm(run: RunDir, config: AnyConfig, role: str, count: int, done: list[Submission]) -> None:
+def _submit_slurm(run: RunDir, config: AnyConfig, role: str, count: int, live: int, done: list[Submission]) -> None:
     asked = role_config(config, role)
     limit = max_array_size() if count > 1 else 1
     chunks = [min(limit, count - first) for first in range(0, count, limit)]
     wanted = parameters(job_name(config, role), run.run_id, asked, str(run.path))
-    wanted["array_parallelism"] = max(1, (asked.max_concurrent or count) // len(chunks))
+    room = asked.max_concurrent - live if asked.max_concurrent else count  # SLURM bounds an array, not a role
+    wanted["array_parallelism"] = max(1, room // len(chunks))
 
     def send(size: int) -> Any:
         import submitit

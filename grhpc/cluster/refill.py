@@ -29,12 +29,12 @@ def refill(run: RunDir, roles: tuple[str, ...] = tuple(_FEEDS)) -> list[Submissi
     if not roles or run.finished() or run.stop_reason():
         return []
     config, tasks = run.config(), tasks_of(run)
-    missing = {}
+    missing, live = {}, {}
     for role in roles:
         kinds = [task.kind for task in tasks if task.role == role]
-        there = sum(kind in (*states.LIVE, states.UNKNOWN) for kind in kinds)
-        missing[role] = min(kinds.count(states.DONE), max(0, wanted_tasks(run, config, role) - there))
-    return launch.submit(run, config, missing)
+        live[role] = sum(kind in (*states.LIVE, states.UNKNOWN) for kind in kinds)
+        missing[role] = min(kinds.count(states.DONE), max(0, wanted_tasks(run, config, role) - live[role]))
+    return launch.submit(run, config, missing, live)
 
 
 def with_work(run: RunDir) -> tuple[str, ...]:
