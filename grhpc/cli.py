@@ -102,6 +102,7 @@ def _stop(parser: argparse.ArgumentParser) -> None:
 def _resume(parser: argparse.ArgumentParser) -> None:
     _run(parser)
     _set(parser)
+    parser.add_argument("--code", action="store_true", help="let the run's jobs run the present code from now on")
     _no_launch(parser)
     parser.add_argument("--watch", action="store_true", help="stay and show the run; Ctrl-C leaves it going")
 
@@ -138,7 +139,8 @@ def _evaluate_verifier(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--column", action="append", default=[], metavar="OURS=THEIRS", help="name a column of theirs")
     parser.add_argument("--mode", nargs="+", default=[], help="default: the config's, and rule beside it")
     parser.add_argument("--limit", type=int, default=None, help="at most so many pairs of each file")
-    parser.add_argument("--attacks", type=int, nargs="?", const=1140, default=0, metavar="N", help="try to fool it too")
+    fool = "try to fool it too, and, to compare with, the judge alone (mode bare)"
+    parser.add_argument("--attacks", type=int, nargs="?", const=1140, default=0, metavar="N", help=fool)
     where = "where the figures go, over what is there (default evaluations/verifier)"
     parser.add_argument("--out", default="evaluations/verifier", metavar="DIR", help=where)
 

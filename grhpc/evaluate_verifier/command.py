@@ -1,6 +1,7 @@
 """The verb `evaluate-verifier`: labelled pairs and attacks through the modes of a configuration's verifier.
 
-Writes OUT/summary.json, OUT/table.txt, OUT/disagreements.jsonl and OUT/picture.png; needs no run and no cluster.
+Writes OUT/summary.json, OUT/table.txt, OUT/disagreements.jsonl and OUT/picture.png, and what the engine says into
+OUT/engine.log; needs no run and no cluster.
 
 Does not know: how pairs are read or judged. Invariant: what can be refused is refused before an engine starts.
 """
@@ -14,13 +15,14 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from grhpc.answer.judge import load_template
 from grhpc.config import Config
 from grhpc.config_file import load_any
 from grhpc.errors import ConfigError
 from grhpc.eval_config import EvalConfig
+from grhpc.evaluate_verifier.apart import apart
 from grhpc.evaluate_verifier.attack_run import run_attacks, victims_of
 from grhpc.evaluate_verifier.attacks import Attack, make_attacks
 from grhpc.evaluate_verifier.formats import NAMES, read_labelled
@@ -53,7 +55,9 @@ def command(args: argparse.Namespace) -> int:
     benches = [Bench(config, mode) for mode in modes]
     out = Path(args.out)
     make_dir(out)
-    results = [_run(bench, [p for file in files for p in file.pairs], attacks) for bench in benches]
+    pairs = [pair for file in files for pair in file.pairs]
+    with apart(out / "engine.log") as terminal:
+        results = [_run(bench, pairs, attacks, terminal) for bench in benches]
     summary = plain(_about(config, args, files) | {"modes": [as_json(result) for result in results]})
     write_json(out / "summary.json", summary)
     num = write_disagreements(out / "disagreements.jsonl", results)
@@ -97,8 +101,9 @@ def _attacks(config: Config | EvalConfig, files: Sequence[LabelledFile], num: in
     return make_attacks(victims, num, config.run.seed, load_template(config.verifier.template))
 
 
-def _run(bench: Bench, labelled: Sequence[Labelled], attacks: Sequence[Attack]) -> ModeResult:
+def _run(bench: Bench, labelled: Sequence[Labelled], attacks: Sequence[Attack], terminal: TextIO) -> ModeResult:
     """Ask one mode everything, and close it: two engines never run at a time."""
+    bench.terminal = terminal
     with closing(bench):
         judged = judge_with(bench.decide, labelled)
         seconds = bench.seconds

@@ -85,20 +85,20 @@ class Bench:
     """One mode, ready to be asked; its engine starts with the first question that needs it. `close` it.
 
     `seconds` is the time spent on questions so far, the start of an engine not among it; `usage` what the judge did.
-    `memory` keeps decisions for a later process, where one is given.
+    `memory` keeps decisions for a later process, where one is given; `terminal` is where it says how far it is.
     """
 
     def __init__(self, config: Config | EvalConfig, mode: str, memory: Memory | None = None) -> None:
-        self.mode, self.seconds = mode, 0.0
+        self.mode, self.seconds, self.terminal = mode, 0.0, sys.stderr
         self.usage: dict[str, float] = {}
         template = load_template(config.verifier.template)
         tokenizer = load_tokenizer(config.verifier.model) if mode in WITH_JUDGE else None
-        self._judge = make_judge(config, tokenizer, _stalled) if mode in WITH_JUDGE else None
+        self._judge = make_judge(config, tokenizer, self._stalled) if mode in WITH_JUDGE else None
         if mode == BARE and self._judge is not None:
             self._decider: Decider = Bare(self._judge, template)
         else:
             as_mode = replace(config, verify=replace(config.verify, mode=mode, audit_share=0.0))
-            self._decider = make_decider(as_mode, tokenizer, _stalled, memory, judge=self._judge)
+            self._decider = make_decider(as_mode, tokenizer, self._stalled, memory, judge=self._judge)
 
     @property
     def judge(self) -> str:
@@ -117,13 +117,19 @@ class Bench:
                 raise EngineError("the judge stopped before it was done", "run it again")
             decisions |= decided.decisions
             self.usage = decided.usage
-            print(f"\r{self.mode}: {len(decisions)} of {len(distinct)}", end="", file=sys.stderr, flush=True)
-        print(file=sys.stderr)
+            self._tell(f"\r{self.mode}: {len(decisions)} of {len(distinct)}")
+        self._tell("\n")
         self.seconds += time.monotonic() - begun_s
         return decisions
 
     def close(self) -> None:
         self._decider.close()
+
+    def _tell(self, words: str) -> None:
+        print(words, end="", file=self.terminal, flush=True)
+
+    def _stalled(self, seconds: float) -> None:
+        self._tell(f"error: the judge made no progress for {seconds:.0f} s\n")
 
 
 def judge_with(ask: Ask, labelled: Sequence[Labelled]) -> list[Judged]:
@@ -141,7 +147,3 @@ def _mixed(pair: Pair) -> bytes:
 
 def _never() -> bool:
     return False
-
-
-def _stalled(seconds: float) -> None:
-    print(f"error: the judge made no progress for {seconds:.0f} s", file=sys.stderr)

@@ -14,7 +14,6 @@ import argparse
 import dataclasses
 import hashlib
 import json
-import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -28,6 +27,7 @@ import pyarrow.parquet as pq
 from grhpc.answer.judge import load_template
 from grhpc.config_file import load
 from grhpc.errors import ConfigError, DataError
+from grhpc.evaluate_verifier.apart import apart
 from grhpc.evaluate_verifier.command import columns_of, versions
 from grhpc.evaluate_verifier.judging import Bench
 from grhpc.evaluate_verifier.labelled import digest_of, is_table, read_rows, text
@@ -58,8 +58,13 @@ def command(args: argparse.Namespace) -> int:
     solutions = [s for path in paths for s in read_solutions(path, columns_of(args.column))][: args.limit]
     counts = Counter[str]()
     folder = out.with_suffix(".decisions")
-    memory = DecisionLog(folder, run_id="lessons", task="labelling", lease_s=LEASE_S, on_wait=_tell_wait)
-    with closing(Bench(config, "generative", memory)) as judge:
+
+    def tell_wait(what: str, since_s: float) -> None:
+        print(f"waits for {what}, {time.time() - since_s:.0f} s so far", file=judge.terminal)
+
+    memory = DecisionLog(folder, run_id="lessons", task="labelling", lease_s=LEASE_S, on_wait=tell_wait)
+    make_dir(out.parent)
+    with closing(Bench(config, "generative", memory)) as judge, apart(out.with_suffix(".engine.log")) as judge.terminal:
         labelled = label(judge.decide, template, answers_of(solutions, counts), counts)
         kept = balanced(labelled, recipe.balance, recipe.seed)
         counts["left out to balance"] = len(labelled) - len(kept)
@@ -68,7 +73,6 @@ def command(args: argparse.Namespace) -> int:
         raise DataError("no lesson is left", f"what became of the responses: {dict(counts)}")
     train, heldout = split(lessons, recipe.heldout)
     twin = out.with_stem(out.stem + "-heldout")
-    make_dir(out.parent)
     manifest = {
         "solutions": [str(path) for path in paths],
         "solutions_sha256": digest_of(paths),
@@ -148,10 +152,6 @@ def _names(wanted: Mapping[str, str]) -> dict[str, str]:
     if len(set(names.values())) < len(names):
         raise ConfigError("--name gives two columns the same name", "give each its own")
     return names
-
-
-def _tell_wait(what: str, since_s: float) -> None:
-    print(f"waits for {what}, {time.time() - since_s:.0f} s so far", file=sys.stderr)
 
 
 def _told(manifest: Mapping[str, Any]) -> list[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from grhpc.evaluate_verifier.attack_run import AttackResult
-from grhpc.evaluate_verifier.judging import Judged
+from grhpc.evaluate_verifier.judging import BARE, Judged
 from grhpc.evaluate_verifier.metrics import Counts, Share, calibrate, count, share_of
 from grhpc.records import NO
 from grhpc.report.text import number, one_line
@@ -154,7 +154,10 @@ def _mode_lines(mode: dict[str, Any]) -> list[str]:
             shown = list(groups.items())[:MOST_GROUPS]
             rows += [_row(f"{name}: {one_line(group, 24)}", row) for group, row in shown]
     layers = ", ".join(f"{layer} {num}" for layer, num in mode["layers"].items())
-    lines = [f"mode {mode['mode']}: decided by {layers} in {mode['seconds']:.0f} s", *_aligned(rows)]
+    name = (
+        f"{BARE} (the judge alone, no extraction, no guards: to compare with)" if mode["mode"] == BARE else mode["mode"]
+    )
+    lines = [f"mode {name}: decided by {layers} in {mode['seconds']:.0f} s", *_aligned(rows)]
     lost = mode["right_answers_refused_by_a_guard"]
     if lost["k"]:
         lines.append(f"right answers refused by a guard: {lost['k']} of {lost['n']}")

@@ -1,10 +1,16 @@
 """`submit.py evaluate-verifier`, whole: by rules, and with the shipped verifier in a real engine."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 
 import pytest
 
 from grhpc.cli import main
+from grhpc.errors import Unavailable
+from grhpc.evaluate_verifier.apart import apart
 from grhpc.evaluate_verifier.attacks import FAMILIES
 
 ROWS = [
@@ -79,10 +85,17 @@ def test_a_subsample_is_always_the_same(evaluate, data):
     }
 
 
-def test_the_whole_stack_is_hard_to_fool_and_loses_no_right_answer(evaluate):
+def test_the_whole_stack_is_hard_to_fool_and_loses_no_right_answer(root, tmp_path):
     """The shipped verifier behind extractor and guards: at most one attack in a hundred, recall as without guards."""
-    code, printed, summary = evaluate("--data", "tiny:160", "--mode", "generative", "hybrid", "--attacks", 380)
-    assert code == 0
+    words = ["--data", "tiny:160", "--mode", "generative", "hybrid", "--attacks", "380", "--out", str(tmp_path / "out")]
+    command = [sys.executable, "submit.py", "evaluate-verifier", "configs/tiny.yaml", *words]
+    printed = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=600)
+    assert printed.returncode == 0, printed.stderr
+    # The engine's own words are in a file, and on the terminal only ours.
+    said = re.split(r"[\r\n]+", printed.stderr.strip())
+    assert all(re.fullmatch(r"(bare|generative|hybrid): \d+ of \d+", line) for line in said), said
+    assert printed.stdout.startswith("tiny:160: ") and "picture: " in printed.stdout.splitlines()[-1]
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     bare, generative, hybrid = summary["modes"]
     assert [m["mode"] for m in summary["modes"]] == ["bare", "generative", "hybrid"]
     for mode in (generative, hybrid):
@@ -94,7 +107,24 @@ def test_the_whole_stack_is_hard_to_fool_and_loses_no_right_answer(evaluate):
         assert mode["all"]["recall"]["value"] >= bare["all"]["recall"]["value"]
         assert mode["all"]["recall"]["value"] > 0.97 and mode["all"]["precision"]["value"] > 0.95
     assert generative["calibration"]["num"] > 100 and 0 <= generative["calibration"]["ece"] < 0.1
-    assert "adversarial prefix" in printed.out
+    assert "adversarial prefix" in printed.stdout
+    assert "mode bare (the judge alone, no extraction, no guards: to compare with): decided by" in printed.stdout
+
+
+def test_what_libraries_say_goes_into_a_file_and_an_engines_error_names_it(tmp_path, capfd):
+    log = tmp_path / "engine.log"
+    with apart(log) as terminal:
+        os.write(1, b"from C\n")
+        subprocess.run([sys.executable, "-c", "import sys; print('a child', file=sys.stderr)"], check=True)
+        terminal.write("ours\n")
+    print("and afterwards", flush=True)
+    assert capfd.readouterr() == ("and afterwards\n", "ours\n")
+    assert log.read_text() == "from C\na child\n"
+    with pytest.raises(Unavailable, match=rf"it is away \(wait; what the engine said: {log}\)"), apart(log):
+        raise Unavailable("it is away", "wait")
+    with apart(tmp_path / "none.log"):
+        pass
+    assert not (tmp_path / "none.log").exists()
 
 
 @pytest.mark.parametrize(
