@@ -11,7 +11,7 @@ import time
 from collections import Counter
 
 from grhpc.cluster import launch, processes, states
-from grhpc.cluster.sacct import JobState, missing_conf, tasks_of
+from grhpc.cluster.sacct import HIDDEN, JobState, missing_conf, tasks_of
 from grhpc.cluster.sbatch import mark, role_config
 from grhpc.cluster.submissions import Submission, read_submissions, read_target, record_target
 from grhpc.config import AnyConfig
@@ -40,6 +40,14 @@ def _known_tasks(run: RunDir) -> list[JobState]:
         raise ClusterError(
             f"whether {_named(unknown)} of {name} still runs cannot be seen from here: it was started on {first.node}",
             f"ask there; if that machine is no more, remove {run.jobs_dir}/*-{first.role}-{first.job_id}.json",
+        )
+    if hidden := [task for task in unknown if task.state == HIDDEN]:
+        person = hidden[0].by
+        raise ClusterError(
+            f"SLURM does not show whether {_named(hidden)} of {name} still live: {person} submitted them, and others' "
+            "jobs may be hidden here (PrivateData)",
+            f"let {person} do it, or say what `squeue --user={person}` shows there; if none lives, remove "
+            f"{run.jobs_dir}/*-{hidden[0].role}-{_base(hidden[0].job_id)}.json",
         )
     raise ClusterError(
         f"SLURM does not say whether {_named(unknown)} of {name} still live: no answer, or a state that is new to us",

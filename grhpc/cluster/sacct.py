@@ -1,10 +1,11 @@
 """The state of a run's jobs: one sacct call for all of them, and one squeue call for what accounting does not know.
 
 Consumes the run's submissions; produces one JobState a task, local jobs in the same form. Does not know: what roles
-do. Invariant: two calls at most, however many jobs; no answer is `unknown`, never an end. A job that squeue answers
-for and does not list has ended.
+do. Invariant: two calls at most, however many jobs; no answer is `unknown`, never an end. A job of our own that squeue
+answers for and does not list has ended; another person's may only be hidden from us (SLURM's PrivateData).
 """
 
+import getpass
 import os
 import re
 import subprocess
@@ -21,6 +22,7 @@ from grhpc.store.rundir import RunDir
 LAG_S = 120.0  # accounting may not know a job yet for so long after its submission
 ANSWER_S = 15.0  # with its controller gone, SLURM's programs try again for a minute and more
 RETURN_S = 1800.0  # a job that SLURM was to requeue and that is not back after so long is not coming back
+HIDDEN = "HIDDEN"  # the state of another person's job that SLURM, which answers, does not list
 _SACCT_FIELDS = ("JobID", "State", "ExitCode", "Submit", "Start", "End", "NodeList", "Reason")
 _SQUEUE_FORMAT = "%i|%T||%V|%S|%e|%N|%r"
 
@@ -29,7 +31,8 @@ _SQUEUE_FORMAT = "%i|%T||%V|%S|%e|%N|%r"
 class JobState:
     """One task. `state` is SLURM's own word, `kind` one of states.KINDS; times are `time.time()` seconds or None.
 
-    `restarts` counts how often the same job id began anew. `exit_code` is SLURM's "code:signal", empty where unknown.
+    `by` is who submitted it; `restarts` counts how often the same job id began anew. `exit_code` is SLURM's
+    "code:signal", empty where unknown.
     """
 
     job_id: str
@@ -37,6 +40,7 @@ class JobState:
     executor: str = "slurm"
     state: str = "UNKNOWN"
     kind: str = states.UNKNOWN
+    by: str = ""
     restarts: int = 0
     exit_code: str = ""
     node: str = ""
@@ -78,7 +82,7 @@ def tasks_of(run: RunDir, now_s: float | None = None) -> list[JobState]:
             continue
         for job_id in submission.task_ids():
             state = answer.jobs.get(job_id) or _not_listed(job_id, submission, answer, now_s)
-            found.append(replace(_judge_age(state, now_s), role=submission.role))
+            found.append(replace(_judge_age(state, now_s), role=submission.role, by=submission.by))
     return found
 
 
@@ -153,7 +157,9 @@ def _judge_age(state: JobState, now_s: float) -> JobState:
 
 def _not_listed(job_id: str, submission: Submission, answer: Answer, now_s: float) -> JobState:
     state, kind = "UNKNOWN", states.UNKNOWN
-    if answer.squeue:
+    if answer.squeue and submission.by not in ("", getpass.getuser()):
+        state = HIDDEN
+    elif answer.squeue:
         state, kind = "ENDED", states.DONE
     elif answer.sacct and now_s - submission.submitted_s <= LAG_S:
         state, kind = "SUBMITTED", states.WAITING

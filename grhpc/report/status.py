@@ -15,7 +15,7 @@ from dataclasses import asdict
 from typing import Any
 
 from grhpc.cluster import states
-from grhpc.cluster.sacct import JobState, missing_conf, tasks_of
+from grhpc.cluster.sacct import HIDDEN, JobState, missing_conf, tasks_of
 from grhpc.eval_config import EvalConfig
 from grhpc.report import evaluating, roles, tuning
 from grhpc.report.alive import may_live
@@ -238,6 +238,8 @@ def _ask_elsewhere(jobs: list[JobState]) -> str:
     elsewhere = next((job.node for job in jobs if job.kind == states.UNKNOWN and job.executor == "local"), "")
     if elsewhere:
         return f"its tasks were started on {elsewhere}: look there"
+    if hidden := next((job for job in jobs if job.state == HIDDEN), None):
+        return f"SLURM answers and does not show {hidden.by}'s jobs: ask {hidden.by} whether they live"
     if conf := missing_conf():
         return f"SLURM cannot be asked: SLURM_CONF names {conf}, which is not there; mend it, or unset SLURM_CONF"
     return "SLURM says nothing of its tasks: does `squeue` answer here? is this a login node, is SLURM_CONF right?"

@@ -14,6 +14,7 @@ from grhpc.cluster import control, launch, refill
 from grhpc.cluster.job import start_ticks
 from grhpc.cluster.submissions import Submission, record
 from grhpc.errors import ClusterError
+from grhpc.report.status import status
 from grhpc.store.claims import Claims
 from grhpc.store.rundir import RunDir
 from tests.cluster.conftest import new_run
@@ -161,6 +162,21 @@ def test_refill_leaves_room_for_what_lives(run, monkeypatch) -> None:
     slurm(run, monkeypatch, sacct=NO_ACCOUNTING, squeue=listed("70|RUNNING", "71_0|RUNNING"))
     refill.refill(run)
     assert asked == [({"rollout": 1, "verify": 0}, {"rollout": 1, "verify": 0})]
+
+
+@pytest.mark.parametrize("verb", [control.resume, lambda run: control.scale(run, "rollout", 5)])
+def test_a_colleague_who_does_not_see_the_jobs_starts_no_second_trainer(tmp_path, submitted, monkeypatch, verb) -> None:
+    run = new_run(tmp_path, "slurm")
+    record(run.jobs_dir, Submission("slurm", "train", "70", submitted_s=time.time() - 3600, by="alice"))
+    slurm(run, monkeypatch, sacct="", squeue="")
+    with pytest.raises(ClusterError, match=r"whether 70 of stub still live: alice submitted them, .*hidden") as caught:
+        verb(run)
+    assert "squeue --user=alice" in caught.value.remedy and submitted == []
+    assert status(run)["state"] == "unknown" and "ask alice whether they live" in status(run)["next"]
+    (written,) = tmp_path.glob(str(Path(caught.value.remedy.rpartition("remove ")[2]).relative_to(tmp_path)))
+    written.unlink()  # as the message says
+    verb(run)
+    assert submitted
 
 
 def hold(run: RunDir, *holders: str) -> None:

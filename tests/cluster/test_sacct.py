@@ -1,5 +1,6 @@
 """What sacct and squeue print, as captured from SLURM 22.05, and what it means."""
 
+import getpass
 import os
 import time
 from pathlib import Path
@@ -134,6 +135,20 @@ def test_what_accounting_should_know_and_does_not_is_asked_of_squeue(
     assert [line.split()[0] for line in calls.read_text().splitlines()] == ["sacct", "squeue"]
     put_on_path(tmp_path, monkeypatch, squeue="exit 1")
     assert sacct.tasks_of(run)[-1].kind == states.UNKNOWN
+
+
+def test_another_persons_job_that_is_not_listed_may_be_hidden_and_has_not_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under PrivateData=jobs SLURM answers, and shows a colleague nothing of a run that lives."""
+    run = new_run(tmp_path, "slurm")
+    for job_id, by in (("5", "a-colleague"), ("6", getpass.getuser()), ("7", "")):
+        record(run.jobs_dir, Submission("slurm", "verify", job_id, submitted_s=time.time() - 3600, by=by))
+    for answer in ("exit 1", ""):
+        put_on_path(tmp_path, monkeypatch, sacct=answer, squeue="")
+        found = {task.job_id: (task.state, task.kind, task.by) for task in sacct.tasks_of(run)}
+        ours = ("ENDED", states.DONE, getpass.getuser())
+        assert found == {"5": ("HIDDEN", states.UNKNOWN, "a-colleague"), "6": ours, "7": ours}
 
 
 def test_job_that_never_came_back_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
