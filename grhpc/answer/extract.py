@@ -4,6 +4,9 @@ A box (`\\boxed{..}`, `\\fbox{..}`) goes before an explicit marker, one with a c
 and that before prose ("the answer is 5") and derivations ("Solution: ..."); of a kind the last one that holds something
 wins. A box may nest braces to any depth; one that is never closed is none. Maths signs around it all are no part of it.
 
+Of a response with reasoning in `<think>` only what follows the last `</think>` counts: thoughts try answers that are
+not meant, so where nothing is said after them, or they never end, there is no answer.
+
 Does not know: prompts, tokens, whether an answer is right. Invariant: takes time linear in the response, never raises.
 """
 
@@ -19,7 +22,7 @@ _COLON = re.compile(r"(?:answers?|solution)(?:[ \t]++is)?+[ \t*_]*+[:\uff1a]")
 _IS = re.compile(r"answer[ \t]++is\b")
 _ENDS_LINE = re.compile(r"answer[ \t*_]*+(?=[\r\n]|\Z)")
 _LINE = re.compile(r"\S[^\r\n]*+")
-_ARTICLE = re.compile(r"(?<!\w)(?:the[ \t]+)?(?:(?:final|correct)[ \t]+)?\Z")
+_ARTICLE = re.compile(r"(?<!\w)(?:the[ \t]+)?(?:(?:final|correct|best|right)[ \t]+)?\Z")
 _HEADING = re.compile(r"(?:\A|[\r\n])[ \t*_#]*(?:the[ \t]+)?final[ \t]+\Z")
 _TAGGED = re.compile(r"<((?:final_)?answer)>(.*)</\1>", re.IGNORECASE)
 _DERIVES = re.compile(  # what follows "Answer:" where it opens a derivation
@@ -40,25 +43,34 @@ _LOOK_BACK = 60  # characters before the word that may belong to the marker
 _MOST_WORDS = 5000  # from the end, that may be markers; the rest is noise
 _MOST_LINES = 4  # after a marker, until the answer begins
 _END_TOKENS = ("<|im_end|>", "<|endoftext|>", "<|end|>", "<|eot_id|>", "</s>")
+_ENDS_REVERSED = re.compile("(?:" + "|".join(re.escape(token[::-1]) for token in _END_TOKENS) + r"|\s)*+")
+_THINK, _THOUGHT = "<think>", "</think>"
 _OPENS_MATHS = ("$$", "\\[", "\\(", "```")
 _EMPHASIS = "*_ \t"
 
 
 def extract_answer(response: str) -> str | None:
     """The last final answer in `response`, stripped; None where there is none."""
-    answer = _last_box(response) or _last_marked(response)
+    said = _after_thinking(response)
+    answer = _last_box(said) or _last_marked(said)
     whole = _MATHS.fullmatch(answer)
     return ((whole and (whole[2] or whole[3] or whole[4]).strip()) or answer) or None
 
 
+def _after_thinking(text: str) -> str:
+    said = text[text.rfind(_THOUGHT) + len(_THOUGHT) :] if _THOUGHT in text else text
+    return "" if _THINK in said else said
+
+
 def _last_box(text: str) -> str:
-    boxes = [match.end() - 1 for match in _BOX.finditer(text)]
+    text = text[: text.rfind("}") + 1]
+    boxes = list(map(re.Match.end, _BOX.finditer(text)))
     if not boxes:
         return ""
-    start = boxes[0]
+    start = boxes[0] - 1
     depth = _brace_depth(text[start:])
     lowest_after = np.minimum.accumulate(depth[::-1])[::-1]
-    opened = np.asarray(boxes) - start
+    opened = np.asarray(boxes) - boxes[0]
     closed = opened[lowest_after[opened] < depth[opened]]
     if not len(closed):
         return ""
@@ -85,6 +97,8 @@ def _last_marked(text: str) -> str:
             continue
         start, stop, explicit = marker
         content, cut = _first_line(text[stop:end], only_this=word == "solution")
+        if _BOX.search(content):  # one that is closed would have been found
+            content = ""
         end = start
         if explicit and following and (not content or (cut and len(content.split()) > _SHORT)):
             return following
@@ -144,7 +158,5 @@ def _first_line(text: str, only_this: bool) -> tuple[str, bool]:
 
 
 def _without_end_tokens(line: str) -> str:
-    end = len(line.rstrip())
-    while token := next((t for t in _END_TOKENS if line.endswith(t, 0, end)), ""):
-        end -= len(token)
-    return line[:end].strip()
+    ends = _ENDS_REVERSED.match(line[::-1])
+    return line[: len(line) - (ends.end() if ends else 0)].strip()

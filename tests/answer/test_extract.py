@@ -50,6 +50,8 @@ def test_boxes(response, answer):
         ("The answer is 42.", "42"),
         ("the final answer is 3.5", "3.5"),
         ("The correct answer is (B).", "(B)"),
+        ("The best answer is B", "B"),
+        ("the right answer is: 12", "12"),
         ("Answer: 7\n", "7"),
         ("answer:7", "7"),
         ("**Final Answer:** 7", "7"),
@@ -102,6 +104,8 @@ def test_boxes(response, answer):
         ("Answer: a < b", "a < b"),
         ("The answer is 3.\nThe answer is (D)\n\nMore would be needed for the last question.", "(D)"),
         ("so her family arrives.\nThe answer is 4:30 p.m.\n```python\n", "4:30 p.m"),
+        ("The answer is 5. </s> <|endoftext|>\n</s>", "5"),
+        ("The answer is \\boxed5", "\\boxed5"),
     ],
 )
 def test_markers(response, answer):
@@ -124,10 +128,31 @@ def test_markers(response, answer):
         "Answer: <|im_end|>",
         "Answer: **",
         "{}{}{",
+        "The final answer is $\\boxed{12",  # cut off
+        "Final Answer:\n\\[\n\\boxed{\n12",
+        "Answer: 12, that is \\fbox{1",
     ],
 )
 def test_no_answer(response):
     assert extract_answer(response) is None
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        ("<think>Try 5: \\boxed{5}? No</think>\nThe answer is 7.", "7"),
+        ("So 5? \\boxed{5}? No</think>\n**Final Answer:** 7", "7"),  # the template opened it
+        ("<think>\\boxed{1}</think>\\boxed{2}<think>\\boxed{3}</think>\\boxed{4}", "4"),
+        ("<think></think>\\boxed{5}", "5"),
+        ("<think>The answer is 7.</think>\nIt is what I thought.", None),  # what is tried out in thought is not said
+        ("<think>\\boxed{5}</think>", None),
+        ("<think>So \\boxed{5}. Let me check: the answer is 6", None),  # cut off
+        ("\\boxed{2}<think>or rather \\boxed{3}", None),
+        ("The answer is 2 </think> <think> or 3", None),
+    ],
+)
+def test_only_what_is_said_after_thinking_is_an_answer(response, answer):
+    assert extract_answer(response) == answer
 
 
 balanced = st.recursive(
@@ -154,7 +179,7 @@ def test_depth_has_no_limit(depth):
 
 BRACES = ["\\boxed", "\\fbox", "{", "}", "\\{", "\\}", "\\\\"]
 WORDS = ["answer", "Answer:", "The answer is", "the final ", "Solution:", "**", "#", ":", "is", ".", "$$", "1", "x"]
-ODD = [" ", "\n", "\r", "<|im_end|>", "</s>", "İ", "\ud800", "\u2028", "\0"]
+ODD = ["<think>", "</think>", " ", "\n", "\r", "<|im_end|>", "</s>", "İ", "\ud800", "\u2028", "\0"]
 pieces = st.sampled_from(BRACES + WORDS + ODD)
 
 
@@ -200,6 +225,10 @@ HOSTILE = {
     "answer, stars": "answer" + "*" * 10**6,
     "the the": "the " * 250_000,
     "end tokens": "answer: " + "<|im_end|>" * 100_000,
+    "short end tokens": "answer: 5" + "</s>" * 250_000,
+    "end tokens, more": "answer: " + "</s>" * 250_000 + "5",
+    "thoughts": "<think>" * 140_000,
+    "thoughts closed": "</think>" * 125_000,
     "hashes": "#\n" * 500_000 + "final answer",
     "spaces before": " " * 10**6 + "final answer\n5",
 }

@@ -15,6 +15,8 @@ TEXTS = {
     "boxes never closed": "\\boxed{" * 140_000,
     "boxes in boxes": "\\boxed{" * 120_000 + "}" * 120_000,
     "escaped braces": "\\boxed{" + "\\{" * 500_000,
+    "boxes never closed, a brace": "\\boxed{" * 140_000 + "}",
+    "end tokens": "answer: 5" + "</s>" * 250_000,
     "markers": "answer:" * 140_000,
     "markers in prose": "the answer is so " * 60_000,
     "words": "so we see that it is so " * 42_000 + "\\boxed{1}",
