@@ -76,7 +76,7 @@ def run_task(args: argparse.Namespace) -> dict:
 
 
 def make_run(args: argparse.Namespace):
-    from rollout.rollout_bench import prompt
+    from prompts import prompt
 
     from grhpc.config import Config
     from grhpc.store.rundir import RunDir

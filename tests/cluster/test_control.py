@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from prompts import prompt
 
 from grhpc import verbs
 from grhpc.cluster import control, launch, refill
@@ -18,7 +19,6 @@ from grhpc.report.status import status
 from grhpc.store.claims import Claims
 from grhpc.store.rundir import RunDir
 from tests.cluster.conftest import new_run
-from tests.cluster.test_refill import PROMPT
 from tests.cluster.test_sacct import put_on_path
 
 SILENT = {"sacct": "exit 1", "squeue": "exit 1"}
@@ -182,7 +182,7 @@ def test_a_colleague_who_does_not_see_the_jobs_starts_no_second_trainer(tmp_path
 def hold(run: RunDir, *holders: str) -> None:
     """Let each have a shard of prompts."""
     for number, holder in enumerate(holders):
-        run.queue("prompts").put(f"g{number:08d}-0001", [PROMPT])
+        run.queue("prompts").put(f"g{number:08d}-0001", [prompt()])
         assert run.queue("prompts").claim(holder)
 
 

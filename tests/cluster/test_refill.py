@@ -7,27 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from prompts import prompt
 
 from grhpc.cluster import refill
 from grhpc.cluster.submissions import Submission, record
-from grhpc.records import TRAIN, GroupPrompt
 from grhpc.store.rundir import RunDir
 from tests.cluster.conftest import new_run, until
 from tests.cluster.test_sacct import put_on_path
 
-PROMPT = GroupPrompt(
-    prompt_id="p",
-    question="q",
-    answer="a",
-    answer_type="String",
-    category="Other",
-    difficulty="",
-    token_ids=[1],
-    group=0,
-    kind=TRAIN,
-    epoch=0,
-    admitted_version=0,
-)
 STARTER = """
 import os, subprocess, sys, time
 subprocess.Popen([sys.executable, "-m", "grhpc.cluster.refill", sys.argv[1], str(os.getpid())])
@@ -46,7 +33,7 @@ def run(tmp_path: Path) -> RunDir:
 
 def test_roles_without_work_are_left_alone(run: RunDir) -> None:
     assert refill.with_work(run) == ()
-    run.queue("prompts").put("g00000000-0001", [PROMPT])
+    run.queue("prompts").put("g00000000-0001", [prompt()])
     assert refill.with_work(run) == ("rollout", "verify")
 
 
@@ -67,7 +54,7 @@ def test_it_looks_again_and_again_and_ends_with_the_trainer(run: RunDir, monkeyp
         asked = count("squeue")
         time.sleep(1.0)
         assert count("squeue") == asked, "there is nothing to do"
-        run.queue("prompts").put("g00000000-0001", [PROMPT])
+        run.queue("prompts").put("g00000000-0001", [prompt()])
         until("another look", lambda: count("sbatch") > 1)
         trainer.kill()
         trainer.stdout.read()  # its end is the helper's, who holds the other end of the pipe

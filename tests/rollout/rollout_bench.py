@@ -1,7 +1,7 @@
 """A run whose policy is a small random model, prompts for it, and published weights."""
 
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from until_empty import UntilEmpty
@@ -19,28 +19,11 @@ from grhpc.config import (
 )
 from grhpc.errors import EngineError
 from grhpc.lifetime import Lifetime
-from grhpc.records import TRAIN, GroupPrompt
+from grhpc.records import GroupPrompt
 from grhpc.rollout.worker import RolloutWorker
 from grhpc.store.events import read_events
 from grhpc.store.rundir import RunDir
 from grhpc.store.serving import serve
-
-
-def prompt(group: int, **changes) -> GroupPrompt:
-    base = GroupPrompt(
-        prompt_id=f"p{group}",
-        question=f"What is {group}?",
-        answer=str(group),
-        answer_type="Integer",
-        category="Mathematics",
-        difficulty="University",
-        token_ids=[2, 40 + group, 41, 3],
-        group=group,
-        kind=TRAIN,
-        epoch=0,
-        admitted_version=0,
-    )
-    return replace(base, **changes)
 
 
 @dataclass

@@ -3,8 +3,9 @@
 import dataclasses
 
 import pytest
+from prompts import prompt
 from random_models import reference_greedy, reference_logprobs
-from rollout_bench import Broken, make_run, prompt
+from rollout_bench import Broken, make_run
 
 from grhpc.errors import ConfigError, EngineError
 from grhpc.lifetime import Lifetime

@@ -2,28 +2,15 @@
 
 import dataclasses
 
+from prompts import prompt
 from store_rows import small_config
 
 from grhpc.config import StoreConfig
 from grhpc.lifetime import Lifetime
-from grhpc.records import TRAIN, GroupPrompt
 from grhpc.store.events import read_events
 from grhpc.store.rundir import RunDir
 from grhpc.store.serving import serve
 
-PROMPT = GroupPrompt(
-    prompt_id="p",
-    question="q",
-    answer="a",
-    answer_type="String",
-    category="Other",
-    difficulty="",
-    token_ids=[1],
-    group=0,
-    kind=TRAIN,
-    epoch=0,
-    admitted_version=0,
-)
 STORE = StoreConfig(poll_min_s=0.01, poll_max_s=0.02, idle_s=300.0, max_attempts=3)
 
 
@@ -40,7 +27,7 @@ class Task:
 
     def put(self, *names: str) -> "Task":
         for name in names:
-            self.queue.put(name, [PROMPT])
+            self.queue.put(name, [prompt()])
         return self
 
     def serve(self) -> str:

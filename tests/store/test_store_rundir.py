@@ -5,10 +5,10 @@ import math
 from pathlib import Path
 
 import pytest
+from prompts import prompt
 from store_rows import small_config
 
 from grhpc.errors import CorruptFile, StoreError
-from grhpc.records import GroupPrompt
 from grhpc.store.events import EventLog, read_events
 from grhpc.store.rundir import RunDir
 
@@ -16,11 +16,6 @@ from grhpc.store.rundir import RunDir
 @pytest.fixture
 def run(tmp_path: Path) -> RunDir:
     return RunDir.create(tmp_path / "runs" / "small", small_config(), git="abc", versions={"torch": "2"})
-
-
-def prompt(group: int) -> GroupPrompt:
-    common = {"prompt_id": "p", "question": "q", "answer": "a", "answer_type": "t", "category": "c", "difficulty": "d"}
-    return GroupPrompt(**common, token_ids=[1], group=group, kind="train", epoch=0, admitted_version=0)
 
 
 def test_a_run_is_opened_as_it_was_created(run: RunDir) -> None:

@@ -1,19 +1,18 @@
 """Fine-tuning as a run: killed at any moment it ends with the same bits; it drains in time; its model is never half."""
 
 import hashlib
-import multiprocessing
 import os
 import random
 import shutil
 import signal
 import time
-from collections.abc import Callable
-from multiprocessing.process import BaseProcess
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import transformers
+from lives import LIFE_LIMIT_S, TEST_LIMIT_S, begin, forking, wait_until
 from sft_cases import lesson_config, make_run, write_lessons
 
 from grhpc.answer.judge import load_template
@@ -31,8 +30,7 @@ from grhpc.train import sft_worker
 from grhpc.train.sft_data import prepare
 
 STEPS, KILLS = 6, 5
-LIFE_LIMIT_S = 180.0
-pytestmark = pytest.mark.timeout(20 * LIFE_LIMIT_S)  # above the sum of any test's waits, so that its own words appear
+pytestmark = pytest.mark.timeout(TEST_LIMIT_S)
 
 
 def live(run_dir: str, restart: int) -> None:
@@ -59,13 +57,8 @@ def live_until(run_dir: str, restart: int, moment: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def lives() -> multiprocessing.context.BaseContext:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["grhpc.train.sft_worker"])
-    warm = context.Process(target=time.sleep, args=(0,))  # the server starts, and imports, at the first process
-    warm.start()
-    warm.join(LIFE_LIMIT_S)
-    return context
+def lives() -> BaseContext:
+    return forking("grhpc.train.sft_worker")
 
 
 @pytest.fixture(scope="module")
@@ -80,21 +73,6 @@ def lessons(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(lessons: Path, tmp_path: Path) -> RunDir:
     return make_run(lessons, tmp_path / "run")
-
-
-def begin(
-    lives: multiprocessing.context.BaseContext, target: Callable[..., None], run: RunDir, *args: Any
-) -> BaseProcess:
-    process: BaseProcess = lives.Process(target=target, args=(str(run.root), *args))  # type: ignore[attr-defined]
-    process.start()
-    return process
-
-
-def wait_until(come: Callable[[], bool], process: BaseProcess) -> None:
-    deadline_s = time.monotonic() + LIFE_LIMIT_S
-    while not come():
-        assert time.monotonic() < deadline_s and process.is_alive()
-        time.sleep(0.02)
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -140,7 +118,7 @@ def test_it_keeps_the_last_checkpoints_and_no_folder_of_grpo(calm: tuple[RunDir,
 
 
 def test_killed_at_random_moments_it_ends_with_the_same_bits(
-    run: RunDir, lives: multiprocessing.context.BaseContext, calm: tuple[RunDir, float]
+    run: RunDir, lives: BaseContext, calm: tuple[RunDir, float]
 ) -> None:
     undisturbed, seconds = calm
     moments = random.Random(20261122)
@@ -161,7 +139,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(
 
 
 def test_killed_where_it_hurts_it_ends_with_the_same_bits(
-    run: RunDir, lives: multiprocessing.context.BaseContext, calm: tuple[RunDir, float]
+    run: RunDir, lives: BaseContext, calm: tuple[RunDir, float]
 ) -> None:
     moments = ("row recorded, not trained", "saved, not recorded", "model written, not renamed")
     for number, moment in enumerate((*moments, "model there, not finished")):

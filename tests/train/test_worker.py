@@ -4,19 +4,18 @@ The rollout and verify tasks are played by a Feeder; queues, ledger, weights, ch
 """
 
 import hashlib
-import multiprocessing
 import os
 import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
-from multiprocessing.process import BaseProcess
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from feeder import Feeder
+from lives import LIFE_LIMIT_S, TEST_LIMIT_S, begin, forking, wait_until
 from safetensors.numpy import load_file
 from small_run import GROUPS, SIZE, STEPS, make_run
 
@@ -29,8 +28,7 @@ from grhpc.store.rundir import RunDir
 from grhpc.store.shard import read_shard
 
 KILLS = 10
-LIFE_LIMIT_S = 180.0
-pytestmark = pytest.mark.timeout(20 * LIFE_LIMIT_S)  # above the sum of any test's waits, so that its own words appear
+pytestmark = pytest.mark.timeout(TEST_LIMIT_S)
 
 
 def live(run_dir: str, restart: int) -> None:
@@ -56,37 +54,17 @@ def live_until_a_line(run_dir: str, restart: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def lives() -> multiprocessing.context.BaseContext:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["grhpc.train.worker"])
-    warm = context.Process(target=time.sleep, args=(0,))  # the server starts, and imports, at the first process
-    warm.start()
-    warm.join(LIFE_LIMIT_S)
-    return context
-
-
-def begin(
-    lives: multiprocessing.context.BaseContext, run: RunDir, restart: int, life: Callable[[str, int], None] = live
-) -> BaseProcess:
-    process: BaseProcess = lives.Process(target=life, args=(str(run.root), restart))  # type: ignore[attr-defined]
-    process.start()
-    return process
-
-
-def wait_until(come: Callable[[], bool], process: BaseProcess) -> None:
-    deadline_s = time.monotonic() + LIFE_LIMIT_S
-    while not come():
-        assert time.monotonic() < deadline_s and process.is_alive()
-        time.sleep(0.02)
+def lives() -> BaseContext:
+    return forking("grhpc.train.worker")
 
 
 def generation_of(run: RunDir) -> int:
     return read_ledger(run.ledger_dir, run_id=run.run_id).generation
 
 
-def train_to_end(lives: multiprocessing.context.BaseContext, run: RunDir) -> float:
+def train_to_end(lives: BaseContext, run: RunDir) -> float:
     start_s = time.monotonic()
-    process = begin(lives, run, 0)
+    process = begin(lives, live, run, 0)
     process.join(LIFE_LIMIT_S)
     assert process.exitcode == 0, read_events(run.events_dir, "train")[-3:]
     return time.monotonic() - start_s
@@ -117,9 +95,7 @@ def assert_every_group_has_one_fate(run: RunDir) -> None:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(
-    base: Path, tmp_path_factory: pytest.TempPathFactory, lives: multiprocessing.context.BaseContext
-) -> tuple[RunDir, float]:
+def undisturbed(base: Path, tmp_path_factory: pytest.TempPathFactory, lives: BaseContext) -> tuple[RunDir, float]:
     run = make_run(base, tmp_path_factory.mktemp("undisturbed") / "run")
     feeder = Feeder(run, SIZE)
     feeder.start()
@@ -164,7 +140,7 @@ def test_heldout_answers_are_kept_for_the_versions_asked(undisturbed: tuple[RunD
 def test_killed_at_ten_random_moments_it_ends_with_the_same_bits(
     base: Path,
     tmp_path: Path,
-    lives: multiprocessing.context.BaseContext,
+    lives: BaseContext,
     undisturbed: tuple[RunDir, float],
 ) -> None:
     calm, seconds = undisturbed
@@ -175,7 +151,7 @@ def test_killed_at_ten_random_moments_it_ends_with_the_same_bits(
     for kill in range(KILLS):
         feeder.limit = 1 + kill  # half a step a life: ten lives cannot reach the end
         before = generation_of(run)
-        process = begin(lives, run, kill)
+        process = begin(lives, live, run, kill)
         if kill % 2:  # on a busy machine a short life may end before it left a trace: these leave one
             wait_until(lambda before=before: generation_of(run) > before, process)
         process.join(moments.uniform(0.1, 1.0) * seconds)
@@ -183,7 +159,7 @@ def test_killed_at_ten_random_moments_it_ends_with_the_same_bits(
         os.kill(process.pid, signal.SIGKILL)
         process.join()
     feeder.limit = None
-    process = begin(lives, run, KILLS)
+    process = begin(lives, live, run, KILLS)
     process.join(LIFE_LIMIT_S)
     feeder.close()
     assert process.exitcode == 0, read_events(run.events_dir, "train")[-3:]
@@ -195,7 +171,7 @@ def test_killed_at_ten_random_moments_it_ends_with_the_same_bits(
 def test_killed_after_every_line_of_the_ledger_it_ends_with_the_same_bits(
     base: Path,
     tmp_path: Path,
-    lives: multiprocessing.context.BaseContext,
+    lives: BaseContext,
     undisturbed: tuple[RunDir, float],
 ) -> None:
     run = make_run(base, tmp_path / "run")
@@ -203,7 +179,7 @@ def test_killed_after_every_line_of_the_ledger_it_ends_with_the_same_bits(
     feeder.start()
     num_lines = 2 * STEPS + STEPS // 2 + 1  # admitted, recorded; every other step a checkpoint; finished
     for life in range(num_lines):
-        process = begin(lives, run, life, live_until_a_line)
+        process = begin(lives, live_until_a_line, run, life)
         process.join(LIFE_LIMIT_S)
         assert process.exitcode == -signal.SIGKILL
     train_to_end(lives, run)
@@ -213,12 +189,12 @@ def test_killed_after_every_line_of_the_ledger_it_ends_with_the_same_bits(
 
 
 def test_a_corrupt_checkpoint_is_set_aside_and_named_and_the_one_before_serves(
-    base: Path, tmp_path: Path, lives: multiprocessing.context.BaseContext, undisturbed: tuple[RunDir, float]
+    base: Path, tmp_path: Path, lives: BaseContext, undisturbed: tuple[RunDir, float]
 ) -> None:
     run = make_run(base, tmp_path / "run")
     feeder = Feeder(run, SIZE, limit=10)  # two held-out shards and four steps
     feeder.start()
-    process = begin(lives, run, 0)
+    process = begin(lives, live, run, 0)
     wait_until(lambda: 4 in read_ledger(run.ledger_dir, run_id=run.run_id).checkpoints, process)
     process.kill()
     process.join()
