@@ -191,6 +191,8 @@ def _check_eval(c: EvalConfig) -> list[Problem]:
         problems.append(("benchmarks is empty", "name one at least, e.g. benchmarks: [math500]"))
     if len(set(c.benchmarks)) < len(c.benchmarks):
         problems.append(("benchmarks names one twice", "name each once"))
+    if "" in (c.sample.stop or ()):
+        problems.append(("sample.stop holds an empty string, which ends every response", "write [] for none"))
     need, held = c.data.max_prompt_tokens + c.sample.max_response_tokens, c.sample.engine.max_model_tokens
     if held is not None and held < need:
         what = f"sample.engine.max_model_tokens is {held}, but a prompt and its answer may have {need}"

@@ -33,6 +33,7 @@ class SampleConfig:
     max_response_tokens: int = 8192
     questions_per_shard: int = 64  # fewer where each has several samples: a shard has about so many samples
     few_shot: int = 0  # worked examples before each question, where the benchmark has them
+    stop: list[str] | None = None  # strings that end a response; null: after worked examples, what begins another one
     engine: EngineConfig = field(default_factory=EngineConfig)
     endpoint: EndpointConfig = field(default_factory=EndpointConfig)  # a server that answers, in the engine's place
 

@@ -88,6 +88,7 @@ def test_the_papers_evaluation():
         ("verify.mode=generative", "asks a judge, and there is none", "set verifier.model"),
         ("sample.questions_per_shard=0", "questions_per_shard is 0", "at least 1"),
         ("run.name=a/b", "run.name is 'a/b'", "letters"),
+        ("sample.stop=['\n\n', '']", "sample.stop holds an empty string", "[] for none"),
     ],
 )
 def test_what_an_evaluation_may_not_be(setting, problem, remedy):

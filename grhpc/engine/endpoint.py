@@ -36,6 +36,7 @@ class Asked:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    stop: tuple[str, ...] = ()  # strings before which the text ends
 
 
 @dataclass(frozen=True)
@@ -207,6 +208,8 @@ class Endpoint:
         }
         if question.top_p != 1.0:  # some services refuse what they do not know, even where it changes nothing
             common["top_p"] = question.top_p
+        if question.stop:
+            common["stop"] = list(question.stop)
         if self._settings.api == "chat":
             turn = {"role": "user", "content": question.prompt}
             most = {self._settings.max_tokens_name: question.max_tokens}

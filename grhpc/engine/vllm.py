@@ -30,7 +30,8 @@ _CLOSED = "the engine is closed", "make a new one"
 @dataclass(frozen=True)
 class Request:
     """One prompt and how to continue it. Of `n` samples, number k is drawn with seed + k. Without `logprobs`, which
-    cost a tenth of a small model's time, the completions have none."""
+    cost a tenth of a small model's time, the completions have none. A text ends before a string of `stop`, and with a
+    token of `stop_token_ids`, as with the end-of-text token."""
 
     prompt_ids: list[int]
     n: int = 1
@@ -40,6 +41,8 @@ class Request:
     max_tokens: int = 16
     seed: int | None = None
     logprobs: bool = True
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -171,6 +174,8 @@ def _sampling_params(request: Request, sample: int) -> Any:
         top_p=request.top_p,
         top_k=request.top_k,
         max_tokens=request.max_tokens,
+        stop=list(request.stop),
+        stop_token_ids=list(request.stop_token_ids),
         # Greedy draws nothing, and a generator for each request costs a third of the time.
         seed=None if request.seed is None or request.temperature == 0 else request.seed + sample,
         logprobs=0 if request.logprobs else None,

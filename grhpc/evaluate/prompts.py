@@ -18,6 +18,7 @@ PROMPTS = {
     "bbeh": "{question}\n\nPlease reason step by step, and put your final answer within \\boxed{}, written as the "
     "question asks for it.",
 }
+NEXT_EXAMPLE = "\n\nQuestion:"  # with which a model goes on that takes its own answer for a further example
 _SLOT = re.compile(r"\{(question|options)\}")
 LETTERS = string.ascii_uppercase
 

@@ -128,6 +128,7 @@ def _depends_on(config: EvalConfig, run: RunDir) -> dict[str, Any]:
         "max_response_tokens": sample.max_response_tokens,
         "questions_per_shard": sample.questions_per_shard,
         "few_shot": sample.few_shot,
+        "stop": sample.stop,
         "engine": "an endpoint" if sample.endpoint.url else dataclasses.asdict(sample.engine),
         "entries": {n: {k: v for k, v in e.items() if k not in _NO_FIGURE} for n, e in entries.items()},
         "judge": {"mode": config.verify.mode},

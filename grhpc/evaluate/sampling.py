@@ -16,11 +16,13 @@ from grhpc.engine.vllm import Completion, Request, VllmEngine, context_tokens
 from grhpc.errors import ConfigError, DataError, EngineError
 from grhpc.eval_config import EvalConfig
 from grhpc.evaluate.benchmarks import Benchmark
+from grhpc.evaluate.prompts import NEXT_EXAMPLE
 from grhpc.evaluate.statistics import REFUSED, TOO_LONG
 from grhpc.records import Question, Sample
 
 MANY = 8  # questions of which a server that is set up rightly does not refuse every one
 _PROBE = "What is 1 + 1?"
+_SAID = "It is 2."
 # How servers refuse a question for its length.
 _TOO_LONG = re.compile(
     r"context[_ ](length|window|size)|maximum (model|input|prompt) length|max_model_len|longer than the (maximum|model)"
@@ -75,7 +77,8 @@ class EngineSampler:
     def sample(self, questions: Sequence[Question], should_stop: Callable[[], bool]) -> list[Sample] | None:
         prompts = _prompt_ids(self._host.engine.tokenizer, questions)
         short = [len(ids) <= self._config.data.max_prompt_tokens for ids in prompts]
-        requests = [self._request(q, ids) for q, ids, ok in zip(questions, prompts, short, strict=True) if ok]
+        ends = end_of_turn(self._host.engine.tokenizer)
+        requests = [self._request(q, ids, ends) for q, ids, ok in zip(questions, prompts, short, strict=True) if ok]
         groups = self._host.generate(requests, should_stop) if requests else []
         if groups is None:
             return None
@@ -89,7 +92,7 @@ class EngineSampler:
     def close(self) -> None:
         self._host.close()
 
-    def _request(self, question: Question, prompt_ids: list[int]) -> Request:
+    def _request(self, question: Question, prompt_ids: list[int], ends: tuple[int, ...]) -> Request:
         entry = self._entries[question.benchmark]
         return Request(
             prompt_ids,
@@ -99,6 +102,8 @@ class EngineSampler:
             max_tokens=self._config.sample.max_response_tokens,
             seed=first_seed(self._config.run.seed, question),
             logprobs=False,
+            stop=stops(self._config, entry),
+            stop_token_ids=ends,
         )
 
     def _row(self, question: Question, k: int, group: list[Completion] | None) -> Sample:
@@ -191,7 +196,8 @@ class EndpointSampler:
     def _asked(self, question: Question, k: int) -> Asked:
         entry, seed = self._entries[question.benchmark], first_seed(self._config.run.seed, question) + k
         most = self._config.sample.max_response_tokens
-        return Asked(question.prompt, most, temperature=entry.temperature, top_p=entry.top_p, seed=seed)
+        stop = stops(self._config, entry)
+        return Asked(question.prompt, most, temperature=entry.temperature, top_p=entry.top_p, seed=seed, stop=stop)
 
     def _is_theirs(
         self, num: int, first: tuple[Question, int], refusal: Answer, should_stop: Callable[[], bool]
@@ -227,6 +233,23 @@ class EndpointSampler:
 
 def _place(question: Question, k: int) -> tuple[str, int, int]:
     return question.benchmark, question.index, k
+
+
+def stops(config: EvalConfig, entry: Benchmark) -> tuple[str, ...]:
+    """The strings that end a response to a question of this benchmark."""
+    if config.sample.stop is not None:
+        return tuple(config.sample.stop)
+    return (NEXT_EXAMPLE,) if config.sample.few_shot and entry.few_shot else ()
+
+
+def end_of_turn(tokenizer: Any) -> tuple[int, ...]:
+    """The special token with which the chat template ends a turn, if it does: a base model's end of text is another
+    one, and after its answer it would go on with turns of its own."""
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _SAID}]
+    _, said, after = tokenizer.apply_chat_template(turns, tokenize=False).rpartition(_SAID)
+    token_ids = tokenizer(after.strip(), add_special_tokens=False)["input_ids"][:1] if said else []
+    added = tokenizer.added_tokens_decoder
+    return tuple(number for number in token_ids if number in added and added[number].special)
 
 
 def first_seed(run_seed: int, question: Question) -> int:
