@@ -107,23 +107,27 @@ def check(config: Settings, no_launch: bool) -> None:
 
 
 def launch_new(run: RunDir, args: argparse.Namespace) -> int:
-    """Submit all roles of a run that was just made, and look; where that fails, the run is taken back."""
+    """Submit all roles of a run that was just made, and look; where that fails, the run is taken back, if it can be."""
     if args.no_launch:
         return by_hand(run)
     try:
         jobs = launch.start(run, run.settings())
-    except GrhpcError:
-        _take_back(run)
-        raise
+    except GrhpcError as error:
+        if _take_back(run):
+            raise
+        go_on = f"when `squeue` answers: python submit.py resume {run.root}; or, if it lists none, remove the folder"
+        raise ClusterError(f"{error.problem}; {run.root} stays: whether jobs of it live is not known", go_on) from error
     print(f"run {run.name} in {run.root}: " + ", ".join(f"{j.role} job {j.job_id}" for j in jobs), flush=True)
     return look(run, args.watch)
 
 
-def _take_back(run: RunDir) -> None:
-    """Remove a run whose launch failed: its name is free again. A job that lives, or may live, keeps the folder."""
+def _take_back(run: RunDir) -> bool:
+    """Remove a run whose launch failed: its name is free again. False: a job that lives, or may live, keeps it."""
     with contextlib.suppress(ClusterError):
         if not control.still_there(run, TAKE_BACK_S):
             shutil.rmtree(run.root)
+            return True
+    return False
 
 
 def by_hand(run: RunDir, without: Collection[str] = ()) -> int:
@@ -239,7 +243,11 @@ def _again(run: RunDir, stay: bool) -> int:
         again = f"--set run.name={name}-2, or remove {run.root}"
         print(f"{run.root} is finished. To run again: {again}. Its result:", flush=True)
         return show_result(run)
-    live = control.live_jobs(run)
+    try:
+        live = control.live_jobs(run)
+    except ClusterError as error:
+        there = f"{run.root} is there already: {error.problem}"
+        raise ClusterError(there, f"{error.remedy}; then resume it") from error
     if any(job.role in ONE_JOB for job in live):
         print(f"{name} is already running in {run.root}", flush=True)
         return look(run, stay)

@@ -224,6 +224,34 @@ def test_a_refused_start_leaves_the_name_free(submit, tiny, tmp_path, slurm):
     assert done.returncode == 0 and "train job" in done.stdout
 
 
+SILENT = "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1"
+
+
+def test_start_where_slurm_does_not_answer_makes_nothing(submit, tiny, tmp_path, slurm):
+    (tmp_path / "programs" / "squeue").write_text(f"#!/bin/sh\n{SILENT}\n")
+    refused = submit(*tiny("start", "cluster.executor=slurm", "data.limit=64"))
+    assert_two_lines(refused, "SLURM does not answer: slurm_load_jobs error: Unable to contact", "try again")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_start_during_which_slurm_goes_away_says_that_the_folder_stays_and_how_to_go_on(
+    submit, tiny, tmp_path, slurm
+):
+    """sbatch's reply may be lost though the job is queued."""
+    words, programs = tiny("start", "cluster.executor=slurm", "data.limit=64"), tmp_path / "programs"
+    works = (programs / "sbatch").read_text()
+    (programs / "sbatch").write_text(f"#!/bin/sh\ncp $0 {programs}/squeue\n{SILENT}\n")
+    run_dir = tmp_path / "runs" / "tiny"
+    remedy = f"when `squeue` answers: python submit.py resume {run_dir}; or, if it lists none, remove the folder"
+    assert_two_lines(submit(*words), f"Unable to contact slurm controller; {run_dir} stays: whether jobs", remedy)
+    again = submit(*words)
+    assert_two_lines(again, f"{run_dir} is there already: SLURM does not answer", "then resume it")
+    (programs / "squeue").write_text("#!/bin/sh\n")
+    (programs / "sbatch").write_text(works)
+    slurm.write_text("nothing")
+    assert submit("resume", str(run_dir)).returncode == 0
+
+
 def test_resume_with_other_settings(submit, tiny, tmp_path, slurm):
     slurm.write_text("nothing")
     assert submit(*tiny("start", "cluster.executor=slurm", "data.limit=64")).returncode == 0

@@ -6,12 +6,11 @@ which nothing is known; no lease is ended but that of a task that has ended; eve
 """
 
 import contextlib
-import subprocess
 import time
 from collections import Counter
 
 from grhpc.cluster import launch, processes, states
-from grhpc.cluster.sacct import HIDDEN, JobState, missing_conf, tasks_of
+from grhpc.cluster.sacct import HIDDEN, JobState, tasks_of
 from grhpc.cluster.sbatch import mark, role_config
 from grhpc.cluster.submissions import Submission, read_submissions, read_target, record_target
 from grhpc.config import AnyConfig
@@ -200,17 +199,10 @@ def _by_comment(run: RunDir) -> list[JobState]:
     """
     if run.settings().cluster.executor != "slurm":
         return []
-    if conf := missing_conf():
-        raise ClusterError(f"SLURM_CONF names {conf}, which is not there", "mend it, or unset SLURM_CONF")
-    words = ["squeue", "-h", "-r", "--me", "-o", "%i|%T|%j|%k"]
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
-    except (OSError, subprocess.SubprocessError) as error:
-        said = getattr(error, "stderr", None) or str(error)
-        raise ClusterError(f"SLURM does not answer: {said}", "try again where, and when, `squeue` answers") from None
+    listing = launch.own_jobs("%i|%T|%j|%k")
     written = {submission.job_id for submission in read_submissions(run.jobs_dir)}
     found = []
-    for line in done.stdout.splitlines():
+    for line in listing.splitlines():
         job_id, state, name, comment = (line.split("|", 3) + [""] * 4)[:4]
         if comment == mark(run.run_id) and _base(job_id) not in written:
             found.append(JobState(job_id, name.rpartition("-")[2], state=state, kind=states.kind(state)))

@@ -38,6 +38,7 @@ def require(config: AnyConfig, tasks: Mapping[str, int] | None = None, root: Pat
 
     `tasks` is how many of each role (default: the configuration's), `root` the run's folder if it is there already.
     """
+    is_first = tasks is None
     if tasks is None:
         tasks = {role: role_config(config, role).tasks for role in config.roles}
     if importlib.util.find_spec("submitit") is None:
@@ -53,11 +54,25 @@ def require(config: AnyConfig, tasks: Mapping[str, int] | None = None, root: Pat
             )
     if conf := missing_conf():
         raise ClusterError(unreachable(f"SLURM_CONF names {conf}, which is not there"), ARE_YOU_THERE)
+    if is_first:  # of what is made while SLURM does not answer, nobody could say whether it was submitted
+        own_jobs("%i")
 
 
 def unreachable(why: str) -> str:
     """One sentence for every way in which SLURM may not answer."""
     return f"SLURM is not reachable from this shell: {why}"
+
+
+def own_jobs(form: str) -> str:
+    """squeue's lines about this person's jobs. Raises ClusterError where SLURM does not answer."""
+    if conf := missing_conf():
+        raise ClusterError(f"SLURM_CONF names {conf}, which is not there", "mend it, or unset SLURM_CONF")
+    words = ["squeue", "-h", "-r", "--me", "-o", form]
+    try:
+        return subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        said = (getattr(error, "stderr", None) or str(error)).strip()
+        raise ClusterError(f"SLURM does not answer: {said}", "try again where, and when, `squeue` answers") from None
 
 
 def start(run: RunDir, config: AnyConfig, roles: Iterable[str] = ()) -> list[Submission]:
