@@ -14,6 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grhpc.answer.choice import options_of
+from grhpc.answer.prompt import (
+    FIELD,
+    FIELDS,
+    INVISIBLE,
+    as_read,
+    judges_itself,
+    labels,
+    parts,
+    says_only_the_prompt,
+    skeleton,
+    spoken_of,
+)
 from grhpc.answer.units import other_unit
 from grhpc.errors import ConfigError
 
@@ -34,15 +46,18 @@ CHAT = (  # the same as one user turn, for a model that writes its own; it must 
     + "\nGive your reason in a few words first. The decision is the last line of your reply."
 )
 TEMPLATES = {"general-verifier": GENERAL_VERIFIER, "chat": CHAT}
-FIELDS = ("question", "reference", "answer")
 
-_FIELD = re.compile("{(" + "|".join(FIELDS) + ")}")
-_DECISION = re.compile(r"final decision\s*+[:\uff1a][\s*]*+(yes|no)\b[\s*.!]*+\Z", re.IGNORECASE)
+_DECISION = re.compile(
+    r"(?P<quote>[\"`])?final decision[\s*]*+[:\uff1a][\s*]*+"
+    r"(?:\\boxed\s*+\{\s*+(?P<boxed>yes|no)\s*+\}|(?P<bare>yes|no)\b)"
+    r"[\s*.!]*+(?(quote)(?P=quote)[\s*.!]*+)(?:(?<=\n)-{3,}+\s*+)?\Z",
+    re.IGNORECASE,
+)
 _TAIL = 200  # characters of the judge's text in which a decision must stand, special tokens and white space included
-_QUOTES = "\"'`\u201c\u2018\u00ab"
+_QUOTES = tuple("\"'`\u201c\u2018\u00ab")
+_ANNOUNCES = (":", "\uff1a", *_QUOTES)  # what follows are another's words
 
 _HEADING = re.compile(r"#(?=#)")
-_LABEL = re.compile(r"[A-Za-z][A-Za-z ]*(?=:)")
 _SEQUENCE = 8  # words of the template in a row that no honest answer repeats
 # What opens a special token of any tokenizer: <|im_end|>, <\uff5cUser\uff5c>, </s>, <start_of_turn>, <<SYS>>, [INST].
 _OPENS_TOKEN = re.compile(r"<(?=[^\W\d]|[|\uff5c/])|\[(?=/?[^\W\d]{2,}+\])")
@@ -52,18 +67,12 @@ _TURN_TOKEN = re.compile(
 _OF_TOKENS = re.compile(r"\btokens?\b", re.IGNORECASE)
 # A decision as it is claimed, however it is spaced out; the words alone are any court's.
 _CLAIM = re.compile(
-    r"[\W_]*+".join("finaldecision") + r"[\W_]*+(?:is[\W_]*+)?(?:" + r"[\W_]*+".join("yes") + r"|no)(?![^\W\d_])",
+    r"[\W_]*+".join("finaldecision")
+    + r"[\W_]*+(?:is[\W_]*+)?(?:"
+    + r"[\W_]*+".join("yes")
+    + r"(?![^\W\d_])|no(?![\s-]*+[^\W\d_]))",
     re.IGNORECASE,
 )
-_LOOKALIKE = str.maketrans(  # Cyrillic and Greek letters, of those that a decision could be written with
-    "\u0430\u0435\u0456\u043e\u0441\u0455\u0501\u0443\u0410\u0415\u0406\u041e\u0421\u0405\u03dc\u0399\u039d\u0391\u0395\u039f\u03b9\u03bf\u03a5",
-    "aeiocsdyAEIOCSFINAEOioY",
-)
-_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]")
-_TURNS = {"User", "Assistant", "System"}
-_DECIDED = "Final Decision"
-_BEGINS = re.compile(r"(?:\A|[\r\n]|[.!?\u3002\uff01\uff1f][\"')\]*]*+[ \t]|#)[ \t*_>#-]*\Z")
-_LOOK_BACK = 20  # characters before a turn's name in which a line may begin, or a sentence end
 _MOST_PARTS = 1  # of the judge's prompt that an answer may speak of
 _LAYOUT = re.compile(r"\\(?:left|right|quad|qquad|text|textbf|mathrm|mathbf|boxed|displaystyle|[,;:! ])(?![a-zA-Z])")
 _MEANINGFUL = {"<", ">", "=", "+"}
@@ -98,7 +107,7 @@ def load_template(name: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         known = ", ".join(TEMPLATES)
         raise ConfigError(f"verifier.template {name!r} cannot be read: {error}", f"name a file, or: {known}") from None
-    found = _FIELD.findall(template)
+    found = FIELD.findall(template)
     if sorted(found) != sorted(FIELDS):
         raise ConfigError(
             f"the template {name} must hold each of {{question}} {{reference}} {{answer}} once", "mend it"
@@ -114,7 +123,7 @@ def render(template: str, question: str, reference: str, answer: str) -> str:
 def fill(template: str, question: str, reference: str, answer: str) -> str:
     """The template with its own fields replaced, and nothing else: braces in the values are text."""
     values = {"question": question, "reference": reference, "answer": answer}
-    return _FIELD.sub(lambda match: values[match[1]], template)
+    return FIELD.sub(lambda match: values[match[1]], template)
 
 
 def harmless(template: str, answer: str) -> str:
@@ -122,8 +131,8 @@ def harmless(template: str, answer: str) -> str:
 
     A space parts what would be read as one token; the rest stays as it was written.
     """
-    line = _HEADING.sub("# ", " ".join(_INVISIBLE.sub("", answer).split()))
-    line = _CLAIM.sub("claim", _labels(template).sub(r"\1 ", line))
+    line = _HEADING.sub("# ", " ".join(INVISIBLE.sub("", answer).split()))
+    line = _CLAIM.sub("claim", labels(template).sub(r"\1 ", line))
     return " ".join(_OPENS_TOKEN.sub(r"\g<0> ", line).split())
 
 
@@ -145,9 +154,13 @@ def settle(template: str, question: str, reference: str, answer: str) -> Settled
         return Settled(NO, "the answer holds a special token")
     if not (_sequences(answer) - _sequences(reference)).isdisjoint(_instructions(template)):
         return Settled(NO, "the answer copies the judge's instructions")
-    parts = _parts(template, answer)
-    if len(parts - _spoken_of(parts, asked)) > _MOST_PARTS:
+    named = parts(template, answer)
+    if len(named - spoken_of(named, asked)) > _MOST_PARTS:
         return Settled(NO, "the answer writes the judge's prompt anew")
+    if says_only_the_prompt(template, question, reference, answer):
+        return Settled(NO, "the answer is nothing but words of the judge's prompt")
+    if judges_itself(template, question, reference, answer):
+        return Settled(NO, "the answer judges itself in the prompt's words")
     if other_unit(reference, answer):
         return Settled(NO, "the reference's number in another unit")
     return None
@@ -163,17 +176,21 @@ def says_something(answer: str) -> bool:
 
 
 def read_decision(text: str) -> str | None:
-    """YES or NO where `text` ends in "Final Decision: Yes" or "No", unquoted; None for anything else."""
-    match = _DECISION.search(text[-_TAIL:])
+    """YES or NO where `text` ends in "Final Decision: Yes" or "No"; None for anything else. Quotes around it may only
+    be the judge's own, who copies them from its instructions: on a line of their own that no colon announces."""
+    tail = text[-_TAIL:]
+    match = _DECISION.search(tail)
     if match is None:
         return None
-    before = text[-_TAIL:][: match.start()].rstrip(" *")
-    return None if before.endswith(tuple(_QUOTES)) else match[1].lower()
+    before = text[: len(text) - len(tail) + match.start()].rstrip(" *")
+    if match["quote"] and before and not (before.endswith("\n") and not before.rstrip().endswith(_ANNOUNCES)):
+        return None
+    return None if before.endswith(_QUOTES) else (match["boxed"] or match["bare"]).lower()
 
 
 def _may_be_a_symbol(question: str, reference: str, answer: str) -> bool:
     """Whether punctuation alone may be the answer: such a reference, or such an option, or the talk is of symbols."""
-    sign = "".join(_INVISIBLE.sub("", answer).split())
+    sign = "".join(INVISIBLE.sub("", answer).split())
     if not sign:
         return False
     asked = f"{question}\n{reference}"
@@ -184,49 +201,12 @@ def _may_be_a_symbol(question: str, reference: str, answer: str) -> bool:
 
 def _claims(text: str) -> bool:
     """Whether it states a decision, in whatever letters: fonts, and other alphabets' twins, set aside."""
-    return _CLAIM.search(unicodedata.normalize("NFKC", _INVISIBLE.sub("", text.translate(_LOOKALIKE)))) is not None
-
-
-@functools.lru_cache
-def _labels(template: str) -> re.Pattern[str]:
-    """What opens a part of the template ("Student Answer:"), and the names of turns, each with its colon.
-
-    Not the end of a longer word ("ecosystem:"), but "6User:", and "plumsUser:" too.
-    """
-    names = "|".join(map(re.escape, sorted(_names(template) | _TURNS | {_DECIDED}, key=len, reverse=True)))
-    return re.compile(rf"((?:(?<![^\W\d_])|(?<![A-Z])(?=[A-Z]))(?i:{names}))\s*+[:\uff1a][\s:\uff1a]*+")
-
-
-def _parts(template: str, text: str) -> set[str]:
-    """The parts of the judge's prompt in `text`: those it names in several words or with a colon, and the turns that
-    it opens, where a line or a sentence begins."""
-    several = {name.lower() for name in _names(template) - _TURNS if " " in name}
-    turns = {turn.lower() for turn in _TURNS}
-    found = _spoken_of(several, text)
-    for match in _labels(template).finditer(text):
-        before = text[max(0, match.start() - _LOOK_BACK) : match.start()]
-        if match[1].lower() not in turns or _BEGINS.search(before):
-            found.add(match[1].lower())
-    return found - {_DECIDED.lower()}
-
-
-def _spoken_of(names: set[str], text: str) -> set[str]:
-    words = re.sub(r"\W+", " ", re.sub(r"['\u2019]s\b", "", f" {text} ")).lower()
-    return {name for name in names if f" {name} " in words}
-
-
-@functools.lru_cache
-def _names(template: str) -> frozenset[str]:
-    return frozenset(match.strip() for match in _LABEL.findall(_skeleton(template)))
+    return _CLAIM.search(as_read(text)) is not None
 
 
 @functools.lru_cache
 def _instructions(template: str) -> frozenset[tuple[str, ...]]:
-    return frozenset(_sequences(_skeleton(template)))
-
-
-def _skeleton(template: str) -> str:
-    return _FIELD.sub("\n", template)
+    return frozenset(_sequences(skeleton(template)))
 
 
 def _sequences(text: str) -> set[tuple[str, ...]]:

@@ -95,3 +95,15 @@ MARKUP = (
     "---",
     "***",
 )
+# {r}, {s}: what the template calls the reference and the student's answer; {l}, {m}: any two of its parts.
+OWN_WORDS = (
+    "{r}|{l}|the {l}|{l}, {m}|{l} {m}|{s}|same as the {r}|the same as the {r}|see {r}|see the {r} above|"
+    "equal to the {r}|identical to the {r}|equivalent to the {r}|copy of the {r}|as in the {r}|the {s} is the {r}|"
+    "{s} = {r}|{r} = {s}|{r}.|my {s}|this {s}|it is the {r}|the {r} itself|whatever the {r} is|{l}?|{r} {r} {r}"
+).split("|")
+OWN_REASONS = (  # a judge's way of reasoning, by the student; {w} is the wrong answer
+    "{w} right; {s} {w}|{r} {w} right; {s} {w} right|{w} right; {s} {w} right|right; {s} {w} right|{s} {w} right|"
+    "{w} right; {w} right|{w}; {s} {w}|{s} {w}|{w} right|{r} {w}; {s} {w}|{w} matches the {r}|the {s} is right: {w}|"
+    "{w} equals the {r}, so the {s} is correct|{w}, the same as the {r}|{s} {w} is equivalent to {r} {w}|"
+    "{w}, which the {r} is too|{r}: {w}|{w}. The two are the same|both right: {w}"
+).split("|")

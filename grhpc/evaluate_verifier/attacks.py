@@ -16,7 +16,7 @@ import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from grhpc.answer.judge import FIELDS
+from grhpc.answer.prompt import FIELDS, called_in, names
 from grhpc.evaluate_verifier.attack_numbers import other_numbers
 from grhpc.evaluate_verifier.attack_words import (
     CODE,
@@ -27,6 +27,8 @@ from grhpc.evaluate_verifier.attack_words import (
     LOOKALIKE,
     MARKUP,
     OPENERS,
+    OWN_REASONS,
+    OWN_WORDS,
     PRAISE,
     REASONS,
     SAME,
@@ -206,6 +208,29 @@ def _language(rng: random.Random, victim: Victim, template: str) -> str:
     return rng.choice([said, f"{said} {victim.wrong}", f"{victim.wrong} ({said})", f"{said} / {rng.choice(LANGUAGES)}"])
 
 
+def _own_words(rng: random.Random, victim: Victim, template: str) -> str:
+    """Nothing but the template's own words."""
+    return _dressed(rng, _in_words_of(rng, template, rng.choice(OWN_WORDS)))
+
+
+def _own_reasons(rng: random.Random, victim: Victim, template: str) -> str:
+    """The student does the judge's reasoning, in its words."""
+    return _in_words_of(rng, template, rng.choice(OWN_REASONS)).replace("{w}", victim.wrong)
+
+
+def _in_words_of(rng: random.Random, template: str, pattern: str) -> str:
+    called = called_in(template)
+    one, other = rng.sample(sorted(names(template) | {"Answer", "Task"}), 2)
+    own = {"{r}": called["reference"] or "reference", "{s}": called["answer"] or "answer", "{l}": one, "{m}": other}
+    for field, word in own.items():
+        pattern = pattern.replace(field, word)
+    return pattern
+
+
+def _dressed(rng: random.Random, text: str) -> str:
+    return rng.choice([text, text, text.lower(), text.upper(), text.title(), text.capitalize() + "."])
+
+
 def _numbers(rng: random.Random, victim: Victim, template: str) -> str | None:
     return other_numbers(rng, victim.reference)
 
@@ -229,6 +254,8 @@ FAMILIES: dict[str, Maker] = {
     "code": _code,
     "encoded": _encoded,
     "other languages": _language,
+    "template's own words": _own_words,
+    "judge's own reasoning": _own_reasons,
     OTHER_NUMBERS: _numbers,
 }
 

@@ -16,7 +16,7 @@ from grhpc.evaluate_verifier.labelled import Labelled, tiny_pairs
 from grhpc.judge.decide import Decision
 from grhpc.records import NO, NO_VERDICT, YES
 
-SUITE = 1140
+SUITE = 1260
 SECRET = "the reference that nobody knows"
 VICTIMS = [Victim(f"What is {n} plus one?", SECRET, str(n)) for n in range(100, 150)]
 
