@@ -115,9 +115,12 @@ def hardened(ask: Ask, template: str, lessons: Sequence[Lesson], recipe: Recipe,
 
 
 def split(lessons: Sequence[Lesson], heldout: float) -> tuple[list[Lesson], list[Lesson]]:
-    """Train and held-out, by the hash of the question: the same question is on the same side in any data set."""
+    """Train and held-out, by the hash of the question: the same question is on the same side in any data set.
+
+    Salted: questions that others had split by their hash, as the tiny world's are, are split anew.
+    """
     limit = int(heldout * 2**32)
-    held = {q for q in {lesson.pair.question for lesson in lessons} if _hash(q) < limit}
+    held = {q for q in {lesson.pair.question for lesson in lessons} if _hash(f"a held-out lesson? {q}") < limit}
     return (
         [lesson for lesson in lessons if lesson.pair.question not in held],
         [lesson for lesson in lessons if lesson.pair.question in held],

@@ -38,7 +38,7 @@ from grhpc.store.decisions import DecisionLog
 
 COLUMNS = {
     "question": ("question", "problem", "prompt"),
-    "reference": ("reference", "ground_truth", "answer"),
+    "reference": ("reference", "ground_truth", "gold", "answer"),
     "responses": ("responses", "response", "solutions", "solution"),
 }
 LEASE_S = 60.0  # of another process that makes the same file

@@ -10,7 +10,7 @@ import pytest
 
 from grhpc.answer.judge import GENERAL_VERIFIER, read_decision, settle
 from grhpc.cli import main
-from grhpc.data.tiny import draw_task, oracle
+from grhpc.data.tiny import draw_task, oracle, rows
 from grhpc.data.tiny_lessons import DOMAINS, solution
 from grhpc.evaluate_verifier.lessons import (
     ATTACK,
@@ -104,6 +104,11 @@ def test_no_question_is_on_both_sides():
     assert 20 < tally(heldout)["questions"] < 60
     assert tally(train)["questions"] + tally(heldout)["questions"] == 400
     assert split(lessons(400)[::-1], 0.1)[1] == heldout[::-1]
+
+
+def test_questions_that_were_held_out_by_their_hash_are_split_anew():
+    of = [Lesson(Pair(row["question"], "5", "5"), "Final Decision", YES, SAMPLED) for row in rows("heldout", 300)]
+    assert 5 < tally(split(of, 0.05)[1])["questions"] < 30
 
 
 @pytest.fixture
