@@ -49,7 +49,8 @@ def grpo_loss(
     policy = torch.where(bounded, bound, policy)
     weight = importance_weight(inputs.old, inputs.sampler, real, settings.importance_cap)
     kl = torch.zeros_like(logprobs) if inputs.reference is None else k3(logprobs, inputs.reference, real)
-    per_token = weight * policy + settings.kl_coef * kl - settings.entropy_coef * entropy
+    bonus = entropy if settings.entropy_coef else entropy.detach()  # its gradient is costly
+    per_token = weight * policy + settings.kl_coef * kl - settings.entropy_coef * bonus
     loss = torch.where(real, per_token, 0.0).sum()
     columns = (
         per_token,

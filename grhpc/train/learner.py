@@ -17,10 +17,10 @@ import torch
 
 from grhpc.errors import ConfigError
 from grhpc.train import weight_map
+from grhpc.train.logprobs import logprobs_and_entropy
 from grhpc.train.mcore import (
     DistributedDataParallel,
     DistributedDataParallelConfig,
-    GPTModel,
     OptimizerConfig,
     PackedSeqParams,
     clip_grad_by_total_norm_fp32,
@@ -28,17 +28,25 @@ from grhpc.train.mcore import (
     get_megatron_optimizer,
 )
 from grhpc.train.microbatch import MicroBatch, pad, plan
-from grhpc.train.model import DTYPES, Architecture, build_model, check_layout, read_architecture, transformer_config
+from grhpc.train.model import (
+    DTYPES,
+    Architecture,
+    HeadlessModel,
+    build_model,
+    check_layout,
+    read_architecture,
+    transformer_config,
+)
 from grhpc.train.parallel import Parallel
 
-# logits [batch, length, vocabulary / TP] and their micro-batch -> (loss summed over tokens, sums to report)
-LossFunction = Callable[[torch.Tensor, MicroBatch], tuple[torch.Tensor, torch.Tensor]]
-ReadFunction = Callable[[torch.Tensor, MicroBatch], None]
+# the targets' log-probabilities and entropies [batch, length], their micro-batch -> (loss summed over tokens, sums)
+LossFunction = Callable[[torch.Tensor, torch.Tensor, MicroBatch], tuple[torch.Tensor, torch.Tensor]]
+ReadFunction = Callable[[torch.Tensor, torch.Tensor, MicroBatch], None]
 
 
 @dataclass(frozen=True)
 class LearnerSettings:
-    """How the model is held and AdamW is set; `lr` itself is given with each update."""
+    """How the model is held and AdamW is set; `lr` itself is given with each update. `temperature` divides logits."""
 
     dtype: str = "bfloat16"
     weight_decay: float = 0.01
@@ -48,12 +56,13 @@ class LearnerSettings:
     grad_clip: float = 1.0
     sequence_parallel: bool = False
     recompute: bool = False
+    temperature: float = 1.0
 
     @classmethod
-    def of(cls, settings: Any, dtype: str) -> "LearnerSettings":
+    def of(cls, settings: Any, dtype: str, temperature: float = 1.0) -> "LearnerSettings":
         """Those of a trainer's settings, GRPO's or supervised fine-tuning's, which carry the same names."""
-        names = [field.name for field in fields(cls) if field.name != "dtype"]
-        return cls(dtype=dtype, **{name: getattr(settings, name) for name in names})
+        names = [field.name for field in fields(cls) if field.name not in ("dtype", "temperature")]
+        return cls(dtype=dtype, temperature=temperature, **{name: getattr(settings, name) for name in names})
 
 
 @dataclass(frozen=True)
@@ -81,7 +90,7 @@ class Learner:
         )
         self.optimizer = get_megatron_optimizer(_optimizer_config(settings), [self.wrapped])
 
-    def load_model(self, model_dir: Path) -> GPTModel:
+    def load_model(self, model_dir: Path) -> HeadlessModel:
         """A model of this layout with the weights of a folder, in evaluation mode."""
         if self.settings.dtype not in DTYPES:
             raise ConfigError(f"dtype is {self.settings.dtype!r}", f"choose one of: {', '.join(DTYPES)}")
@@ -95,7 +104,8 @@ class Learner:
         )
         model = build_model(self.arch, config, self.parallel)
         weight_map.load_folder(model, self.arch, model_dir, self.parallel)
-        return model.eval()
+        model.eval()
+        return model
 
     @property
     def pad_multiple(self) -> int:
@@ -116,12 +126,14 @@ class Learner:
         return [pad(rows, token_ids, prompt_lengths, columns, multiple=multiple, device=device) for rows in mine]
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
-    def read(self, micro_batches: Sequence[MicroBatch], read: ReadFunction, model: GPTModel | None = None) -> None:
-        """Forward passes only: `read` gets the logits of each micro-batch, on the last stage's ranks."""
+    def read(self, micro_batches: Sequence[MicroBatch], read: ReadFunction, model: HeadlessModel | None = None) -> None:
+        """Forward passes only: `read` gets each micro-batch's log-probabilities, on the last stage's ranks."""
 
-        def keep(logits: torch.Tensor, micro_batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
-            read(logits, micro_batch)
-            return logits.new_zeros(()), logits.new_zeros(0)
+        def keep(
+            logprobs: torch.Tensor, entropy: torch.Tensor, micro_batch: MicroBatch
+        ) -> tuple[torch.Tensor, torch.Tensor]:
+            read(logprobs, entropy, micro_batch)
+            return logprobs.new_zeros(()), logprobs.new_zeros(0)
 
         self._schedule(self.wrapped if model is None else model, micro_batches, keep, forward_only=True)
 
@@ -156,8 +168,17 @@ class Learner:
             packed = {"packed_seq_params": _packed(micro_batch.bounds)} if micro_batch.bounds else {}
             output = stage(micro_batch.inputs, positions.expand_as(micro_batch.inputs), None, **packed)
 
-            def finish(logits: torch.Tensor) -> Any:
-                total, sums = loss(logits, micro_batch)
+            def finish(hidden: torch.Tensor) -> Any:
+                policy = self.model if stage is self.wrapped else stage
+                logprobs, entropy = logprobs_and_entropy(
+                    hidden,
+                    policy.output_weight,
+                    micro_batch.targets,
+                    vocab_size=self.arch.vocab_size,
+                    temperature=self.settings.temperature,
+                    sequence_parallel=policy.config.sequence_parallel,
+                )
+                total, sums = loss(logprobs, entropy, micro_batch)
                 tokens = micro_batch.num_tokens
                 return total, tokens, (sums.detach().clone(), tokens.clone())
 

@@ -162,9 +162,24 @@ def transformer_config(
     )
 
 
-def build_model(arch: Architecture, config: TransformerConfig, parallel: Parallel) -> GPTModel:
+class HeadlessModel(GPTModel):  # type: ignore[misc]
+    """Ends in hidden states, [length (/ TP under sequence parallelism), batch, hidden size], on the last stage too:
+    logprobs.py takes the output layer's weight and makes the logits of a few tokens at a time."""
+
+    def _postprocess(self, hidden_states: torch.Tensor, **_unused: Any) -> torch.Tensor:
+        return hidden_states
+
+    @property
+    def output_weight(self) -> torch.Tensor:
+        """[padded vocabulary / TP, hidden size], of the last stage."""
+        tied = self.share_embeddings_and_output_weights
+        weight: torch.Tensor = self.shared_embedding_or_output_weight() if tied else self.output_layer.weight
+        return weight
+
+
+def build_model(arch: Architecture, config: TransformerConfig, parallel: Parallel) -> HeadlessModel:
     """This rank's part of the model, on its device, weights not yet set."""
-    model = GPTModel(
+    model = HeadlessModel(
         config=config,
         transformer_layer_spec=block_spec(config),
         vocab_size=arch.padded_vocab_size,
@@ -177,4 +192,5 @@ def build_model(arch: Architecture, config: TransformerConfig, parallel: Paralle
         position_embedding_type="rope",
         rotary_base=arch.rope_theta,
     )
-    return model.to(parallel.device)
+    model.to(parallel.device)
+    return model

@@ -22,8 +22,7 @@ import torch
 
 from grhpc.errors import ConfigError, DataError, GrhpcError
 from grhpc.sft_config import SftTrainConfig
-from grhpc.train.learner import Learner, LearnerSettings, LossFunction
-from grhpc.train.logprobs import logprobs_and_entropy
+from grhpc.train.learner import Learner, LearnerSettings
 from grhpc.train.microbatch import MicroBatch
 from grhpc.train.parallel import Parallel
 
@@ -139,9 +138,7 @@ def shuffled_batches(examples: Sequence[Example], batch_size: int, seed: int) ->
 def _step(learner: Learner, examples: Sequence[Example], number: int, settings: SftSettings) -> SftStep:
     start = time.monotonic()
     lr = learning_rate(number, settings)
-    update = learner.update(
-        _micro_batches(learner, examples, settings), completion_loss(learner.arch.vocab_size), 2, lr
-    )
+    update = learner.update(_micro_batches(learner, examples, settings), completion_loss, 2, lr)
     loss, tokens = update.sums
     return SftStep(
         step=number,
@@ -167,15 +164,12 @@ def _micro_batches(learner: Learner, examples: Sequence[Example], settings: SftS
     return learner.micro_batches(token_ids, prompts, {"weights": weights}, settings.micro_batch_size)
 
 
-def completion_loss(vocab_size: int) -> LossFunction:
+def completion_loss(
+    logprobs: torch.Tensor, _entropy: torch.Tensor, micro_batch: MicroBatch
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Minus the log-probability of the completion tokens, weighted where weights are given; sums: itself, tokens."""
-
-    def loss(logits: torch.Tensor, micro_batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        logprobs, _ = logprobs_and_entropy(logits, micro_batch.targets, vocab_size=vocab_size)
-        total = -(logprobs * micro_batch.mask * micro_batch.columns.get("weights", 1.0)).sum()
-        return total, torch.stack([total.detach(), micro_batch.mask.sum()])
-
-    return loss
+    total = -(logprobs * micro_batch.mask * micro_batch.columns.get("weights", 1.0)).sum()
+    return total, torch.stack([total.detach(), micro_batch.mask.sum()])
 
 
 def read_pairs(path: Path, model_dir: Path) -> list[Example]:

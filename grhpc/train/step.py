@@ -19,9 +19,8 @@ from grhpc.config import Config, TrainConfig
 from grhpc.grpo.batch import Batch, Floats, split_updates
 from grhpc.grpo.loss import SUMS, TokenInputs, grpo_loss
 from grhpc.train.learner import Learner, LearnerSettings, Update
-from grhpc.train.logprobs import logprobs_and_entropy
-from grhpc.train.mcore import GPTModel
 from grhpc.train.microbatch import MicroBatch
+from grhpc.train.model import HeadlessModel
 from grhpc.train.parallel import Parallel
 
 OLD, REFERENCE, SAMPLER, ADVANTAGES = "old", "reference", "sampler", "advantages"
@@ -44,8 +43,9 @@ class Trainer:
             patience_s=config.store.wait_s + _CONTROL_MARGIN_S,
         )
         try:
-            self.learner = Learner(model_dir, self._parallel, LearnerSettings.of(train, config.policy.dtype))
-            self._reference: GPTModel | None = None
+            settings = LearnerSettings.of(train, config.policy.dtype, config.rollout.temperature)
+            self.learner = Learner(model_dir, self._parallel, settings)
+            self._reference: HeadlessModel | None = None
             if config.grpo.kl_coef:
                 self._reference = self.learner.load_model(model_dir)
         except BaseException:
@@ -98,7 +98,7 @@ class Trainer:
 
     def _fill_columns(self, parts: list[list[MicroBatch]]) -> None:
         """The log-probabilities that stay fixed during the step, on the ranks that compute the loss."""
-        models: dict[str, GPTModel | None] = {}
+        models: dict[str, HeadlessModel | None] = {}
         # With a single update the old log-probabilities are those of the update's own forward pass.
         if self._config.grpo.old_logprobs == "recompute" and len(parts) > 1:
             models[OLD] = None
@@ -106,14 +106,15 @@ class Trainer:
             models[REFERENCE] = self._reference
         for column, model in models.items():
 
-            def read(logits: torch.Tensor, micro_batch: MicroBatch, column: str = column) -> None:
-                micro_batch.columns[column], _ = self._logprobs(logits, micro_batch)
+            def read(logprobs: torch.Tensor, _: torch.Tensor, micro_batch: MicroBatch, column: str = column) -> None:
+                micro_batch.columns[column] = logprobs
 
             for part in parts:
                 self.learner.read(part, read, model)
 
-    def _loss(self, logits: torch.Tensor, micro_batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        logprobs, entropy = self._logprobs(logits, micro_batch)
+    def _loss(
+        self, logprobs: torch.Tensor, entropy: torch.Tensor, micro_batch: MicroBatch
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         columns = micro_batch.columns
         recompute = self._config.grpo.old_logprobs == "recompute"
         inputs = TokenInputs(
@@ -124,14 +125,6 @@ class Trainer:
             mask=micro_batch.mask,
         )
         return grpo_loss(logprobs, entropy, inputs, self._config.grpo)
-
-    def _logprobs(self, logits: torch.Tensor, micro_batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        return logprobs_and_entropy(
-            logits,
-            micro_batch.targets,
-            vocab_size=self.learner.arch.vocab_size,
-            temperature=self._config.rollout.temperature,
-        )
 
 
 def learning_rate(step: int, settings: TrainConfig) -> float:

@@ -30,14 +30,13 @@ class Tuner:
         except BaseException:
             self._parallel.close()
             raise
-        self._loss = completion_loss(self.learner.arch.vocab_size)
 
     def step(self, examples: Examples, rows: Sequence[Row], step: int) -> dict[str, float]:
         """Train on packed rows; `step` counts from 1. loss is the mean over completion tokens; padding the share of
         the rows' room that nothing fills; refused is 1 where the gradient was not finite, which changed nothing."""
         begin_s = time.monotonic()
         lr = learning_rate(step - 1, self._config.train)
-        update = self.learner.update(self._micro_batches(examples, rows), self._loss, 2, lr)
+        update = self.learner.update(self._micro_batches(examples, rows), completion_loss, 2, lr)
         tokens = int(sum(examples.lengths[list(row)].sum() for row in rows))
         seconds = time.monotonic() - begin_s
         return {
@@ -57,8 +56,8 @@ class Tuner:
         """The mean loss over the completion tokens of the rows, on every rank."""
         totals = torch.zeros(2, dtype=torch.float64)
 
-        def read(logits: torch.Tensor, micro_batch: MicroBatch) -> None:
-            totals.add_(self._loss(logits, micro_batch)[1].double().cpu())
+        def read(logprobs: torch.Tensor, entropy: torch.Tensor, micro_batch: MicroBatch) -> None:
+            totals.add_(completion_loss(logprobs, entropy, micro_batch)[1].double().cpu())
 
         self.learner.read(self._micro_batches(examples, rows), read)
         mine = totals.tolist() if self._parallel.speaks_for_replica else [0.0, 0.0]

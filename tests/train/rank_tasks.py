@@ -28,8 +28,7 @@ def probed(trainer: Trainer, batch: Batch) -> list[Floats]:
     """The current policy's log-probability of every response token, rollout by rollout, on every rank."""
     found: dict[int, Floats] = {}
 
-    def read(logits: torch.Tensor, micro_batch: MicroBatch) -> None:
-        logprobs, _ = trainer._logprobs(logits, micro_batch)
+    def read(logprobs: torch.Tensor, _entropy: torch.Tensor, micro_batch: MicroBatch) -> None:
         for row, i in enumerate(micro_batch.rows):
             found[i] = logprobs[row][micro_batch.mask[row] > 0].cpu().numpy()
 
@@ -131,15 +130,23 @@ def break_last_weight(config: Config, model_dir: Path) -> tuple[bool, bool]:
         trainer.close()
 
 
-def logprobs_of(logits: np.ndarray, targets: np.ndarray, weights: np.ndarray, temperature: float) -> Any:
-    """Log-probabilities, entropies, this rank's logit gradients, and whether the logits stayed as they were."""
+def logprobs_of(
+    hidden: np.ndarray,
+    weight: np.ndarray,
+    targets: np.ndarray,
+    slopes: np.ndarray,
+    settings: dict[str, Any],
+) -> Any:
+    """Log-probabilities, entropies, and the gradients of this rank's hidden states and rows of the output layer."""
     parallel = Parallel(tensor=int(os.environ["WORLD_SIZE"]))
     try:
-        mine = torch.from_numpy(logits).chunk(parallel.tensor_size, -1)[parallel.tensor_rank].clone().requires_grad_()
-        before = mine.detach().clone()
-        found = logprobs_and_entropy(mine, torch.from_numpy(targets), vocab_size=500, temperature=temperature)
-        (torch.stack(found) * torch.from_numpy(weights)).sum().backward()
-        return found[0].detach().numpy(), found[1].detach().numpy(), mine.grad.numpy(), torch.equal(mine, before)
+        states, rows = torch.from_numpy(hidden), torch.from_numpy(weight).chunk(parallel.tensor_size)
+        if settings.get("sequence_parallel"):
+            states = states.chunk(parallel.tensor_size)[parallel.tensor_rank].clone()
+        states, mine = states.requires_grad_(), rows[parallel.tensor_rank].clone().requires_grad_()
+        found = logprobs_and_entropy(states, mine, torch.from_numpy(targets), **settings)
+        (torch.stack(found) * torch.from_numpy(slopes)).sum().backward()
+        return found[0].detach().numpy(), found[1].detach().numpy(), states.grad.numpy(), mine.grad.numpy()
     finally:
         parallel.close()
 

@@ -67,7 +67,8 @@ def test_agrees_with_a_plain_loop(pool, model_of, examples, expected, tmp_path, 
     found = {name: t for path in tmp_path.glob("*.safetensors") for name, t in load_file(path).items()}
     assert found.keys() == weights.keys()
     for name, weight in weights.items():
-        torch.testing.assert_close(found[name], weight, rtol=1e-3, atol=2e-5)
+        # Adam divides by gradients near zero: the plain loop itself is up to 4e-5 from the same in float64.
+        torch.testing.assert_close(found[name], weight, rtol=1e-3, atol=1e-4)
 
 
 def test_batches_cover_every_example_once_an_epoch(examples):

@@ -9,7 +9,7 @@ from sft_cases import make_config, random_examples
 from tiny_models import VOCAB
 
 from grhpc.train.packing import RowStream
-from grhpc.train.sft import learning_rate
+from grhpc.train.sft import completion_loss, learning_rate
 from grhpc.train.sft_data import Examples
 from grhpc.train.tuner import Tuner
 
@@ -118,7 +118,7 @@ def test_gradient_of_an_example_does_not_depend_on_its_neighbours(model_of, dtyp
             place = row.index(0)
             batch.mask[0, : batch.bounds[place]] = 0
             batch.mask[0, batch.bounds[place + 1] :] = 0
-            tuner.learner.update([batch], tuner._loss, 2, lr=0.0)
+            tuner.learner.update([batch], completion_loss, 2, lr=0.0)
             grads = [p.main_grad.flatten() for p in tuner.learner.model.parameters()]
             gradients.append(torch.cat(grads).float().clone())
     finally:
@@ -129,11 +129,12 @@ def test_gradient_of_an_example_does_not_depend_on_its_neighbours(model_of, dtyp
         assert (gradient - alone).norm() < (1e-6 if dtype == "float32" else 0.02) * alone.norm()
 
 
-def test_what_is_not_finite_is_refused_and_said(model_of, examples, rows):
+def test_what_is_not_finite_is_refused_and_said(model_of, examples, rows, monkeypatch):
     tuner = Tuner(make_config(), model_of(KIND))
     try:
         weight = next(tuner.learner.model.parameters()).data.view(-1)
-        tuner._loss = lambda logits, batch: (logits.sum() * float("nan"), torch.zeros(2))  # type: ignore[assignment]
+        bad = lambda logprobs, _entropy, _batch: (logprobs.sum() * float("nan"), torch.zeros(2))  # noqa: E731
+        monkeypatch.setattr("grhpc.train.tuner.completion_loss", bad)
         before = weight.clone()
         assert tuner.step(examples, rows[0], 1)["refused"] == 1
         assert torch.equal(weight, before)
