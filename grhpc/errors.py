@@ -6,6 +6,7 @@
     ├── StoreError            the shared filesystem refused or lost something
     │   ├── CorruptFile       a file is there but is not what its writer wrote
     │   ├── ForeignFile       a file belongs to another run
+    │   ├── OtherVersion      a file is whole, and its rows are those of another version of grhpc
     │   ├── Pruned            weights were removed while being read: newer ones are there
     │   └── Superseded        a newer incarnation of this task took over: stop at once
     ├── EngineError           the inference engine failed or answered nonsense
@@ -51,6 +52,10 @@ class CorruptFile(StoreError):
 
 class ForeignFile(StoreError):
     """A file belongs to another run."""
+
+
+class OtherVersion(StoreError):
+    """A file is whole, and its rows are those of another version of grhpc."""
 
 
 class Pruned(StoreError):

@@ -33,6 +33,7 @@ from grhpc.records import TRAIN
 from grhpc.report.find import find_run
 from grhpc.report.watch import show_result, watch
 from grhpc.sft_config import SftConfig
+from grhpc.store import code
 from grhpc.store.atomic import list_names, write_bytes
 from grhpc.store.events import read_events
 from grhpc.store.rundir import RunDir
@@ -70,9 +71,13 @@ def _begin(config: Training, args: argparse.Namespace) -> int:
         config = with_steps(config)
     evaluated = _online(config)
     about: dict[str, Any] = {"prepared": _prepared_digest(config), "models": amend.model_digests(config)}
-    absolute = with_absolute_paths(config)
-    run = RunDir.create(config.run_dir, absolute, lambda run: _write_online(run, evaluated), **about)
-    return launch_new(run, args)
+    absolute, ours = with_absolute_paths(config), code.present()
+
+    def fill(run: RunDir) -> None:
+        ours.begin(run)
+        _write_online(run, evaluated)
+
+    return launch_new(RunDir.create(config.run_dir, absolute, fill, code=ours.first(), **about), args)
 
 
 def _online(config: Settings) -> EvalConfig | None:
@@ -150,6 +155,9 @@ def resume(args: argparse.Namespace) -> int:
         result = str(run.model_dir) if run.kind == "sft" else f"python submit.py report {run.name}"
         print(f"{run.name} is finished; its result: {result}")
         return 0
+    ours = code.present()
+    if args.overrides and not args.code:
+        amend.refuse_other_code(run, ours)
     config, changes = amend.amended(run, args.overrides) if args.overrides else (run.settings(), {})
     begun, prepared = amend.begun(run), _prepared_digest(config)
     if (begun or not changes) and run.about.get("prepared", prepared) != prepared:
@@ -161,6 +169,8 @@ def resume(args: argparse.Namespace) -> int:
         preflight.check(config)
         if not args.no_launch:
             launch.require(config)
+    _say_code(run, ours, args.code)
+    if changes:
         about = {} if begun else {"prepared": prepared, "models": amend.model_digests(config)}
         _write_online(run, _online_again(run, config, changes))
         amend.amend(run, config, changes, **about)
@@ -174,6 +184,15 @@ def resume(args: argparse.Namespace) -> int:
     jobs = control.resume(run)
     print(", ".join(f"{j.role} job {j.job_id}" for j in jobs) or "every role is already running", flush=True)
     return look(run, args.watch)
+
+
+def _say_code(run: RunDir, ours: code.Code, take: bool) -> None:
+    """Give the run this code where it is to be taken; else say where the run goes on with another."""
+    if take:
+        print("\n".join(amend.take_code(run, ours)) or f"{run.name} has this code already, {ours.label}", flush=True)
+    elif code.differs(run, ours):
+        own = code.label(code.copies(run)[-1])
+        print(f"{run.name} goes on with its own code, {own}; this is {ours.label}: --code takes it", flush=True)
 
 
 def ensure_prepared(config: Settings, path: str, overrides: Sequence[str]) -> None:

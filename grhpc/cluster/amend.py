@@ -5,6 +5,8 @@ its store are sized, when it saves, may change while none of its jobs lives; a m
 moved, if they are what they were. A run that trained nothing yet may change in everything: its trainer may have refused
 what it says.
 
+So may the code that its jobs run: it stays as it was when the run began, until a person says otherwise.
+
 Does not know: what the settings do, how a run is resumed. Invariant: no change is made that run.json does not name,
 with who made it and when.
 """
@@ -23,6 +25,7 @@ from grhpc.eval_config import EvalConfig
 from grhpc.kinds import Settings
 from grhpc.sft_config import SftConfig
 from grhpc.store.atomic import list_names
+from grhpc.store.code import Code, copies, differs, label, own_command
 from grhpc.store.model_digest import model_digest
 from grhpc.store.rundir import RunDir
 
@@ -65,13 +68,44 @@ def amended(run: RunDir, overrides: Sequence[str]) -> tuple[Settings, Changes]:
             raise ConfigError(f"{setting} is the run's identity", "begin another run: start CONFIG --set run.name=...")
         if not _may_change(run, setting, changes[setting]):
             _refuse_unless_moved(run, setting, changes[setting])
-    live = control.live_jobs(run) if changes else []
+    if changes:
+        _refuse_live(run, "settings")
+    return new, changes
+
+
+def take_code(run: RunDir, code: Code) -> list[str]:
+    """Have the run's jobs run this code from now on; what changed, in a line. Raises ClusterError as `amended`."""
+    entries = copies(run)
+    if entries and not differs(run, code):
+        return []
+    _refuse_live(run, "code")
+    change = [label(entries[-1]) if entries else "that of the checkout", code.label]
+    code.replace(run, changes=_changes(run, {"code": change}))
+    return [f"code: {change[0]} -> {change[1]}"]
+
+
+def refuse_other_code(run: RunDir, code: Code) -> None:
+    """Raise ConfigError where the run's own code is another: it may not know the settings that this one would write."""
+    if differs(run, code):
+        raise ConfigError(
+            f"{run.name} has code of its own, {label(copies(run)[-1])}, and this is {code.label}",
+            f"let its own change it: {own_command(run.root)} resume {run.root} --set ...; or give it this: --code",
+        )
+
+
+def _refuse_live(run: RunDir, old: str) -> None:
+    live = control.live_jobs(run)
     if live:
         raise ClusterError(
-            f"{len(live)} tasks of {run.name} live, and would go on with the old settings",
+            f"{len(live)} tasks of {run.name} live, and would go on with the old {old}",
             f"stop them first: python submit.py stop {run.name}",
         )
-    return new, changes
+
+
+def _changes(run: RunDir, settings: Changes) -> list[dict[str, Any]]:
+    """Every change of the run so far, and this one."""
+    entry = {"t": round(time.time(), 3), "by": getpass.getuser(), "settings": settings}
+    return [*run.about.get("changes", []), entry]
 
 
 def deviations(run: RunDir, config: Settings) -> Changes:
@@ -120,8 +154,7 @@ def begun(run: RunDir) -> bool:
 
 def amend(run: RunDir, config: Settings, changes: Changes, **about: Any) -> None:
     """Make the changes, and write them down; `about` replaces entries of run.json."""
-    entry = {"t": round(time.time(), 3), "by": getpass.getuser(), "settings": changes}
-    run.amend(config, **about, changes=[*run.about.get("changes", []), entry])
+    run.amend(config, **about, changes=_changes(run, changes))
     for role in control.SCALABLE:
         if f"cluster.{role}.tasks" in changes:
             record_target(run.jobs_dir, role, changes[f"cluster.{role}.tasks"][1])

@@ -26,7 +26,7 @@ from grhpc.cluster.job import GPUS_BEFORE, NO_LIST, start_ticks
 from grhpc.cluster.plan import gpus_a_job
 from grhpc.cluster.processes import is_live, kill
 from grhpc.cluster.role import run_role
-from grhpc.cluster.sbatch import python_command, role_config, setup_lines
+from grhpc.cluster.sbatch import place_lines, python_command, role_config, setup_lines
 from grhpc.cluster.submissions import Submission, read_submissions, record
 from grhpc.config import AnyConfig, RoleConfig
 from grhpc.errors import ClusterError, CorruptFile
@@ -86,13 +86,12 @@ def _visible_gpus() -> list[str]:
     return done.stdout.split() if done.returncode == 0 else []
 
 
-def python_words(role: RoleConfig, gpus: Sequence[str] = ()) -> str:
+def python_words(role: RoleConfig, run_dir: str, gpus: Sequence[str] = ()) -> str:
     """The interpreter of a task as submitit wants it: one shell word after another, the setup lines inside."""
     before = os.environ.get(GPUS_BEFORE, os.environ.get("CUDA_VISIBLE_DEVICES", NO_LIST))
     seen = f"export CUDA_VISIBLE_DEVICES={shlex.quote(','.join(gpus))}"  # submitit knows numbers only, and no UUIDs
-    script = "\n".join(
-        [f"export {GPUS_BEFORE}={shlex.quote(before)}", seen, *setup_lines(role), f'exec {python_command(role)} "$@"']
-    )
+    lines = [f"export {GPUS_BEFORE}={shlex.quote(before)}", seen, *setup_lines(role), *place_lines(run_dir)]
+    script = "\n".join([*lines, f'exec {python_command(role)} "$@"'])
     return shlex.join(["bash", "-c", script, "role"])
 
 
@@ -107,7 +106,7 @@ def _submit_here(run: RunDir, config: AnyConfig, role: str, count: int) -> None:
         free = _free_gpus(run.root) if each else []
         for i in range(count):
             gpus = free[i * each : (i + 1) * each]
-            executor = submitit.LocalExecutor(run.log_dir(role), python=python_words(asked, gpus))
+            executor = submitit.LocalExecutor(run.log_dir(role), python=python_words(asked, str(run.path), gpus))
             executor.update_parameters(tasks_per_node=ranks, timeout_min=FOREVER_MIN, stderr_to_stdout=True)
             job = executor.submit(run_role, role, str(run.path))
             started = start_ticks(int(job.job_id))

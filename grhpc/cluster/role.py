@@ -28,9 +28,20 @@ from grhpc.cluster.job import LOCAL, SLURM, Job, all_gpus, ask_end_s, current, w
 from grhpc.cluster.rendezvous import meet
 from grhpc.cluster.sbatch import ONE_JOB, role_config
 from grhpc.cluster.submissions import Submission, read_submissions, record
-from grhpc.errors import ClusterError, ConfigError, CorruptFile, DataError, ForeignFile, GaveUp, GrhpcError, Superseded
+from grhpc.errors import (
+    ClusterError,
+    ConfigError,
+    CorruptFile,
+    DataError,
+    ForeignFile,
+    GaveUp,
+    GrhpcError,
+    OtherVersion,
+    Superseded,
+)
 from grhpc.lifetime import Lifetime
 from grhpc.store.atomic import list_names
+from grhpc.store.code import refuse_other
 from grhpc.store.rundir import RunDir
 
 ROLES = {
@@ -41,7 +52,7 @@ ROLES = {
     "evaluate": "grhpc.evaluate.worker:main",
 }
 CRASH, FINAL, AGAIN = 1, 2, 75  # 75 is EX_TEMPFAIL, and what many sites list in slurm.conf's RequeueExit
-_HOPELESS = (ConfigError, DataError, CorruptFile, ForeignFile, Superseded, ClusterError, GaveUp)
+_HOPELESS = (ConfigError, DataError, CorruptFile, ForeignFile, OtherVersion, Superseded, ClusterError, GaveUp)
 _PR_SET_PDEATHSIG = 1
 ONLINE = "grhpc.evaluate.online"  # a program, as the roles are
 LET_END_S = 120.0
@@ -93,6 +104,7 @@ def _run(role: str, run: RunDir, job: Job, life: Lifetime) -> int:
             return 0
         if run.stop_reason():
             return 0
+        refuse_other(run)
         helpers = _helpers(role, run, job)
         _set_place(role, run, job, life)
         find_role(role)(run.path, life)
@@ -144,6 +156,7 @@ def _helpers(role: str, run: RunDir, job: Job) -> list[subprocess.Popen[bytes]]:
         return []
     config = run.config()
     env = {k: v for k, v in without_allocation(os.environ).items() if k not in config.cluster.train.env}
+    env["PYTHONPATH"] = os.environ.get("PYTHONPATH", "")  # where this code was found, whatever else the role asks for
     python = [sys.executable, "-m"]
     if job.kind == SLURM:
         subprocess.Popen([*python, "grhpc.cluster.refill", str(run.path), str(os.getpid())], env=env)

@@ -77,7 +77,7 @@ def parameters(name: str, run_id: str, role: RoleConfig, run_dir: str = "") -> d
         "cpus_per_task": role.cpus_per_task,
         "signal_delay_s": role.signal_s,
         "array_parallelism": role.max_concurrent or role.tasks,
-        "setup": [*setup_lines(role), f"run_dir={shlex.quote(run_dir)}", *LISTEN],
+        "setup": [*setup_lines(role), *place_lines(run_dir), *LISTEN],
         "teardown": COME_BACK,
         "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={role.cpus_per_task}"],
         "stderr_to_stdout": True,
@@ -93,11 +93,18 @@ def mark(run_id: str) -> str:
 
 def setup_lines(role: RoleConfig) -> list[str]:
     """Shell lines before the role: its environment, then the person's own lines."""
-    exports = [f"export {key}={shlex.quote(value)}" for key, value in role.env.items()]
+    return [*(f"export {key}={shlex.quote(value)}" for key, value in role.env.items()), *role.setup]
+
+
+def place_lines(run_dir: str) -> list[str]:
+    """Shell lines after those: the run's directory, and its own code before all else that Python may find.
+
+    A run that began without a copy of the code has this checkout's. PYTHONSAFEPATH: not that of the folder we are in.
+    """
     root = package_root()
-    if root:
-        exports.append(f'export PYTHONPATH={shlex.quote(root)}"${{PYTHONPATH:+:$PYTHONPATH}}"')
-    return [*exports, *role.setup]
+    paths = '"$run_dir/code"' + (f":{shlex.quote(root)}" if root else "")
+    path = f'export PYTHONPATH={paths}"${{PYTHONPATH:+:$PYTHONPATH}}" PYTHONSAFEPATH=1'
+    return [f"run_dir={shlex.quote(run_dir)}", path]
 
 
 def python_command(role: RoleConfig) -> str:
@@ -106,7 +113,8 @@ def python_command(role: RoleConfig) -> str:
 
 
 def package_root() -> str:
-    """The checkout this runs from, which jobs must find too; empty where grhpc is installed."""
+    """The checkout this runs from, which jobs of a run without code of its own must find; empty where grhpc is
+    installed."""
     root = Path(str(grhpc.__file__)).resolve().parent.parent
     return "" if root.name in ("site-packages", "dist-packages") else str(root)
 
@@ -135,7 +143,7 @@ def script(role: str, config: AnyConfig, run_id: str, run_dir: str) -> str:
     lines = ["#!/bin/bash", f"# The {role} role of the run {config.run.name}; any option may be changed here."]
     for name, equals, value in (option.partition("=") for option in options):
         lines.append(f"#SBATCH {name}{equals}{shlex.quote(value) if equals else ''}")
-    lines += ["", *setup_lines(asked), f"run_dir={shlex.quote(run_dir)}", *LISTEN, ""]
+    lines += ["", *setup_lines(asked), *place_lines(run_dir), *LISTEN, ""]
     srun = f'srun --unbuffered --output "{log}_%t_log.out" --kill-on-bad-exit=1'
     lines += [f"{srun} --cpus-per-task={asked.cpus_per_task} \\"]
     lines += [f'    {python_command(asked)} -u -m grhpc.cluster.role {role} "$run_dir"', "", *COME_BACK, ""]

@@ -16,6 +16,7 @@ from grhpc.eval_config import EvalConfig
 from grhpc.evaluate.benchmarks import load_benchmarks
 from grhpc.evaluate.measured import digest_of, find_version, link_version
 from grhpc.evaluate.prepare import load_questions, read_prepared
+from grhpc.store import code
 from grhpc.store.model_digest import model_digest
 from grhpc.store.questions import Extent, QuestionShard
 from grhpc.store.rundir import QUEUES, RunDir
@@ -70,7 +71,10 @@ def create(root: Path, config: EvalConfig, model: Model, **about: Any) -> RunDir
         per_shard=config.sample.questions_per_shard,
     )
 
+    ours = code.present()
+
     def fill(run: RunDir) -> None:
+        ours.begin(run)
         if refused := _put(run, config, extent.shards()):
             raise ConfigError(f"two benchmarks share the shard {refused[0]}", "name them more differently")
         if model.weights is not None and model.owner is not None:
@@ -80,6 +84,7 @@ def create(root: Path, config: EvalConfig, model: Model, **about: Any) -> RunDir
         about |= {"weights_of": model.owner.run_id, "of_run": model.owner.name, "version": model.weights.version}
     digest = "" if config.sample.endpoint.url else digest_of(config.model.model, model.weights)
     about["model"], about["weight_digest"], about["extent"] = model.label, digest, extent.as_json()
+    about["code"] = ours.first()
     about["models"] = {"model.model": digest, "verifier.model": model_digest(config.verifier.model)}
     about["data"] = {name: parts[name]["data_sha256"] for name in config.benchmarks}
     about["questions"] = {name: parts[name]["sha256"] for name in config.benchmarks}

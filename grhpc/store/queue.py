@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from grhpc.errors import CorruptFile, ForeignFile, StoreError
+from grhpc.errors import CorruptFile, ForeignFile, OtherVersion, StoreError
 from grhpc.store import names
 from grhpc.store.atomic import list_names, read_bytes, server_mtime, server_now, storing, sweep_temps, write_bytes
 from grhpc.store.folders import FAILED, LEASED, READY, STATES, Folders
@@ -95,7 +95,8 @@ class Queue(Generic[Row]):
         """Lease a ready shard, the first by name unless others take it; None when there is none to be had now.
 
         `holder` names the task to people (job id and restart). A shard that does not read back as what was put is moved
-        to failed/ with the reason, and the next one is tried. Now and then a claim also reaps.
+        to failed/ with the reason, and the next one is tried. Now and then a claim also reaps. Raises OtherVersion, and
+        leaves the shard as it was, where another version of grhpc wrote it.
         """
         if time.monotonic() >= self._next_look:
             self.reap()
@@ -170,7 +171,7 @@ class Queue(Generic[Row]):
         return {file.name: self._folders.path(READY, file) for file in self._folders.files(READY)}
 
     def read(self, path: Path) -> list[Row]:
-        """The rows of one of this queue's files, unclaimed. Raises FileNotFoundError, CorruptFile, ForeignFile."""
+        """The rows of one of this queue's files, unclaimed. Raises FileNotFoundError, and as `decode`."""
         return decode(read_bytes(path), path, self.row_type, run_id=self.run_id)
 
     def names(self) -> dict[str, set[str]]:
@@ -197,6 +198,9 @@ class Queue(Generic[Row]):
             except (CorruptFile, ForeignFile) as error:
                 self._folders.set_aside(own, error.problem)
                 return None
+            except OtherVersion:  # nothing is wrong with it
+                self._folders.give_back(own, "", next_attempt=False)
+                raise
             except StoreError as error:  # unreadable here and now: another machine may have more luck
                 self._folders.give_back(own, error.problem, next_attempt=True)
                 raise

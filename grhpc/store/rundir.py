@@ -1,6 +1,6 @@
 """Where everything of a run stands: the only module that spells its paths.
 
-    config.yaml run.json stop.json finished.json
+    config.yaml run.json stop.json finished.json code/ (store/code.py)
     queue/{prompts,rollouts,verdicts}/ (of an evaluation: questions, samples, scores, results)
     weights/  checkpoints/s000100/  batches/s000012-g0003.parquet  archive/  ledger/  decisions/
     events/<role>-<job>.jsonl  logs/  eval/heldout/v000010.parquet  report/  quarantine/  jobs/  rendezvous/
@@ -58,7 +58,7 @@ class RunDir:
     def __init__(self, root: Path, about: dict[str, Any]) -> None:
         self.root, self.about = root, about
         self.run_id: str = about["run_id"]
-        self.ledger_dir, self.checkpoints_dir = root / "ledger", root / "checkpoints"
+        self.code_dir, self.ledger_dir, self.checkpoints_dir = root / "code", root / "ledger", root / "checkpoints"
         self.batches_dir, self.archive_dir, self.decisions_dir = root / "batches", root / "archive", root / "decisions"
         self.events_dir, self.logs_dir, self.report_dir = root / "events", root / "logs", root / "report"
         self.jobs_dir, self.rendezvous_dir, self.quarantine_dir = (
@@ -71,7 +71,7 @@ class RunDir:
     def create(
         cls, root: Path, config: AnyConfig, fill: Callable[["RunDir"], None] | None = None, **about: Any
     ) -> "RunDir":
-        """A new run in `root`, which must not exist or be empty. `about` (versions, git state) goes into run.json.
+        """A new run in `root`, which must not exist or be empty. `about` (its code, models) goes into run.json.
 
         `fill` puts into it what it has from its beginning. Raises StoreError, and leaves nothing, where something is in
         the way.

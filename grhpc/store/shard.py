@@ -4,6 +4,8 @@ A shard is plain Parquet (zstd, page checksums): pandas, datasets and DuckDB ope
 footer, so between the last page and the footer, where readers do not look, stand 8 bytes of mark and the SHA-256 of
 everything else: one flipped bit anywhere is found.
 
+A field that has a default may be absent from a file, as it is from those written before there was that field.
+
 Does not know: queues, what a row means. Invariant: `read_shard` returns exactly the rows that `write_shard` was given,
 for the same run and the same row type, or raises.
 """
@@ -17,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from grhpc.errors import CorruptFile, ForeignFile, StoreError
+from grhpc.errors import CorruptFile, ForeignFile, OtherVersion, StoreError
 from grhpc.store.atomic import read_bytes, write_bytes
 
 Row = TypeVar("Row")
@@ -35,7 +37,7 @@ def write_shard(path: Path, rows: Sequence[Any], *, run_id: str) -> str:
 
 
 def read_shard(path: Path, row_type: type[Row], *, run_id: str) -> list[Row]:
-    """The rows of `path`. Raises CorruptFile, ForeignFile, StoreError (also where there is no such file)."""
+    """The rows of `path`. Raises as `decode`, and StoreError (also where there is no such file)."""
     try:
         data = read_bytes(path)
     except FileNotFoundError:
@@ -71,7 +73,7 @@ def as_table(rows: Sequence[Any]) -> Any:
 
 
 def decode(data: bytes, path: Path, row_type: type[Row], *, run_id: str) -> list[Row]:
-    """The rows in a shard's bytes; `path` is named in errors. Raises CorruptFile, ForeignFile."""
+    """The rows in a shard's bytes; `path` is named in errors. Raises CorruptFile, ForeignFile, OtherVersion."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -85,11 +87,31 @@ def decode(data: bytes, path: Path, row_type: type[Row], *, run_id: str) -> list
     if metadata.get("grhpc.run_id") != run_id:
         owner = metadata.get("grhpc.run_id", "unknown")
         raise ForeignFile(f"{path} belongs to run {owner}, not {run_id}", "start the run in an empty directory")
-    if not table.schema.equals(_schema(row_type)):
-        kind = metadata.get("grhpc.row_type", "unknown")
+    kind = metadata.get("grhpc.row_type", "unknown")
+    if kind != row_type.__name__:
         raise CorruptFile(f"{path} holds rows of {kind}, not {row_type.__name__}", "set it aside")
+    _refuse_other_columns(table.schema, row_type, path)
     columns = [_to_python(table.column(name).combine_chunks()) for name in table.schema.names]
     return [row_type(**dict(zip(table.schema.names, values, strict=True))) for values in zip(*columns, strict=True)]
+
+
+def _refuse_other_columns(there: Any, row_type: type, path: Path) -> None:
+    ours = _schema(row_type)
+    if there.equals(ours):
+        return
+    needed = {f.name for f in dataclasses.fields(row_type) if f.default is f.default_factory is dataclasses.MISSING}
+    differences = {
+        "unknown to this one": [name for name in there.names if name not in ours.names],
+        "missing": [name for name in ours.names if name not in there.names and name in needed],
+        "of another type": [n for n in there.names if n in ours.names and not there.field(n).equals(ours.field(n))],
+    }
+    told = [f"{how}: {', '.join(names)}" for how, names in differences.items() if names]
+    if told:
+        raise OtherVersion(
+            f"{path} was written by another version of grhpc ({row_type.__name__} columns {'; '.join(told)})",
+            "use the code that wrote it, for a run: PYTHONPATH=RUN/code PYTHONSAFEPATH=1 python -m grhpc.cli VERB ...; "
+            "what is prepared: prepare it again",
+        )
 
 
 def _seal(data: bytes) -> bytes:

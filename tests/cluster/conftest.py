@@ -23,6 +23,7 @@ from grhpc.config import (
     VerifierConfig,
 )
 from grhpc.eval_config import EvalClusterConfig, EvalConfig, EvalDataConfig
+from grhpc.store import code
 from grhpc.store.events import read_events
 from grhpc.store.rundir import RunDir
 
@@ -61,7 +62,8 @@ def stub(role: str, does: str = "linger", **asked: Any) -> RoleConfig:
 
 
 def new_run(folder: Path, executor: str, name: str = "stub", **roles: RoleConfig) -> RunDir:
-    """A run directory in `folder`: an evaluation, if `evaluate` is the role that it has."""
+    """A run directory in `folder`, with its own code: an evaluation, if `evaluate` is the role that it has."""
+    ours = code.present()
     if "evaluate" in roles:
         evaluation = EvalConfig(
             run=RunConfig(name=name, dir=str(folder)),
@@ -69,7 +71,8 @@ def new_run(folder: Path, executor: str, name: str = "stub", **roles: RoleConfig
             data=EvalDataConfig("none"),
             cluster=EvalClusterConfig(executor=executor, **roles),
         )
-        return RunDir.create(folder / name, evaluation, extent={"questions": {}, "samples": {}, "per_shard": 1})
+        extent = {"questions": {}, "samples": {}, "per_shard": 1}
+        return RunDir.create(folder / name, evaluation, ours.begin, code=ours.first(), extent=extent)
     config = Config(
         run=RunConfig(name=name, dir=str(folder)),
         policy=ModelConfig("none"),
@@ -78,7 +81,7 @@ def new_run(folder: Path, executor: str, name: str = "stub", **roles: RoleConfig
         train=TrainConfig(steps=1),
         cluster=ClusterConfig(executor=executor, **roles),
     )
-    return RunDir.create(folder / name, config)
+    return RunDir.create(folder / name, config, ours.begin, code=ours.first())
 
 
 MakeRun = Callable[..., RunDir]
@@ -123,6 +126,8 @@ def events(run: RunDir, kind: str, role: str = "", restart: int | None = None) -
 
 
 def ready(run: RunDir, count: int, role: str = "", restart: int | None = None, seconds: float = 60.0) -> list[Any]:
-    """Wait until so many processes of the run said that they are ready."""
+    """Wait until so many processes of the run said that they are ready; all run the run's own code."""
     what = f"{count} ready {role} tasks (restart {restart})"
-    return until(what, lambda: (e := events(run, "ready", role, restart)) and len(e) >= count and e, seconds)
+    said = until(what, lambda: (e := events(run, "ready", role, restart)) and len(e) >= count and e, seconds)
+    assert {event["code"] for event in said} == {str(run.code_dir / "grhpc" / "__init__.py")}
+    return list(said)

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import itertools
 import json
 import os
 import signal
@@ -17,8 +18,9 @@ import pytest
 from grhpc.cluster import job, rendezvous, role
 from grhpc.cluster.job import Job
 from grhpc.cluster.submissions import Submission, read_submissions, record
-from grhpc.errors import ConfigError, StoreError, WaitTimeout
+from grhpc.errors import ConfigError, OtherVersion, StoreError, WaitTimeout
 from grhpc.lifetime import Lifetime
+from grhpc.store import code as own_code
 from grhpc.store.events import read_events
 from tests.cluster.conftest import STUBS, MakeRun, new_run
 
@@ -151,6 +153,23 @@ def test_error_is_said_once_in_the_events(
 
     with pytest.raises(StoreError):  # any exit code but 0, 2 and 75: worth another try
         run_as(make_run, monkeypatch, unlucky, "unlucky")
+
+
+@pytest.mark.parametrize("problem", ["rows of another version", "other code"])
+def test_what_only_other_code_can_mend_is_final(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, problem: str
+) -> None:
+    def refuse(*anything):
+        raise OtherVersion("the rows are of another version", "use that version")
+
+    if problem == "other code":
+        digests = itertools.count()
+        monkeypatch.setattr(own_code, "_digest", lambda files: f"digest {next(digests)}")
+        done, run = run_as(make_run, monkeypatch, lambda run, life: pytest.fail("the role was started"))
+        assert "is not the run's code" in read_events(run.events_dir)[-1]["problem"]
+    else:
+        done, _ = run_as(make_run, monkeypatch, refuse)
+    assert done == role.FINAL
 
 
 def test_a_stopped_run_is_not_begun(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,15 @@
 import os
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from store_rows import RUN, Row, open_queue, rows_of
 
+from grhpc.errors import OtherVersion
 from grhpc.store.names import ShardFile, parse
+from grhpc.store.queue import Queue
 from grhpc.store.shard import read_shard, write_shard
 
 
@@ -167,6 +170,26 @@ def test_a_corrupt_shard_is_named_and_the_next_one_is_given(tmp_path: Path) -> N
     assert queue.claim("w").name == "g1"
     (failed,) = queue.failed()
     assert failed.name == "g0" and "damaged" in failed.reason
+
+
+def test_a_shard_of_another_version_stays_as_it_was_for_its_own_code(tmp_path: Path) -> None:
+    """Its lease is given back, no attempt is spent, and its claimer hears why, however often it is claimed."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Newer(Row):
+        why: str
+
+    Newer.__name__ = "Row"
+    rows = [Newer(**vars(row), why="") for row in rows_of(0)]
+    theirs = Queue(tmp_path, Newer, run_id=RUN, lease_s=1000.0, max_attempts=3)
+    theirs.put("g0", rows)
+    ours = open_queue(tmp_path, max_attempts=3)
+    for _ in range(5):
+        with pytest.raises(OtherVersion, match="unknown to this one: why"):
+            ours.claim("8_0")
+    assert ours.counts() == {"ready": 1, "leased": 0, "failed": 0} and not ours.failed()
+    lease = theirs.claim("7_0")
+    assert lease.attempt == 1 and lease.rows == rows
 
 
 def test_another_runs_shard_is_set_aside_with_the_reason(tmp_path: Path) -> None:

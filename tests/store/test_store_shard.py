@@ -4,7 +4,7 @@ import hashlib
 import math
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, field, fields, make_dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_rows import RUN, Row, rows_of
 
-from grhpc.errors import CorruptFile, ForeignFile, StoreError
-from grhpc.records import Verdict
+from grhpc.errors import CorruptFile, ForeignFile, OtherVersion, StoreError
+from grhpc.records import Rollout, Score, Verdict
 from grhpc.store.shard import decode, encode, read_shard, write_shard
 
 INTS = st.integers(-(2**63), 2**63 - 1)
@@ -107,6 +107,89 @@ def test_rows_of_another_kind_are_refused(tmp_path: Path) -> None:
     write_shard(tmp_path / "s.parquet", [verdict()], run_id=RUN)
     with pytest.raises(CorruptFile, match="holds rows of Verdict, not Row"):
         read_shard(tmp_path / "s.parquet", Row, run_id=RUN)
+
+
+def another_version(row_type: type, without: str = "", **more: tuple) -> type:
+    """The row type as another version of grhpc may have it: without one field, with others or otherwise."""
+    columns = {f.name: (f.name, f.type, field(default=f.default)) for f in fields(row_type) if f.name != without}
+    columns |= {name: (name, *how) for name, how in more.items()}
+    return make_dataclass(row_type.__name__, columns.values(), frozen=True, kw_only=True)
+
+
+def in_version(row: object, row_type: type, **more: object) -> object:
+    return row_type(**{f.name: getattr(row, f.name) for f in fields(row_type) if hasattr(row, f.name)} | more)
+
+
+KNOWN = [(t, f.name) for t in (Row, Rollout, Verdict, Score) for f in fields(t)]
+ROW_OF = {Row: rows_of(1)[0], Verdict: verdict()}
+ROW_OF[Rollout] = in_version(verdict(), Rollout)
+ROW_OF[Score] = Score(
+    benchmark="b",
+    item="i",
+    index=0,
+    question="q",
+    prompt="p",
+    options=["x"],
+    gold="g",
+    gold_type="",
+    groups="{}",
+    num_samples=1,
+    sample=0,
+    response="r",
+    num_tokens=None,
+    finish_reason="stop",
+    seed=0,
+    weight_digest="",
+    extracted=None,
+    score=0.5,
+    layer="",
+    reason="",
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(KNOWN))
+def test_a_column_fewer_is_another_version_or_filled_with_its_default(known: tuple[type, str]) -> None:
+    row_type, name = known
+    older, row = another_version(row_type, without=name), ROW_OF[row_type]
+    data = encode([in_version(row, older)], run_id=RUN)
+    default = next(f.default for f in fields(row_type) if f.name == name)
+    if default is not MISSING:
+        assert decode(data, Path("x"), row_type, run_id=RUN) == [replace(row, **{name: default})]
+        return
+    with pytest.raises(
+        OtherVersion, match=rf"version of grhpc \({row_type.__name__} columns missing: {name}\)"
+    ) as caught:
+        decode(data, Path("x"), row_type, run_id=RUN)
+    assert "PYTHONPATH=RUN/code" in caught.value.remedy and not isinstance(caught.value, CorruptFile)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from([Row, Rollout, Verdict, Score]), st.sampled_from("abc"), st.sampled_from([(int, 1), (str, "")]))
+def test_a_column_more_is_another_version(row_type: type, name: str, how: tuple[type, object]) -> None:
+    newer = another_version(row_type, **{name: how})
+    data = encode([in_version(ROW_OF[row_type], newer, **{name: how[1]})], run_id=RUN)
+    with pytest.raises(OtherVersion, match=rf"columns unknown to this one: {name}\)"):
+        decode(data, Path("x"), row_type, run_id=RUN)
+
+
+def test_a_column_of_another_kind_is_another_version() -> None:
+    newer = another_version(Row, ok=(str, ""))
+    with pytest.raises(OtherVersion, match=r"columns of another type: ok\)"):
+        decode(encode([in_version(rows_of(1)[0], newer, ok="yes")], run_id=RUN), Path("x"), Row, run_id=RUN)
+
+
+def test_columns_in_another_order_are_the_same_rows() -> None:
+    order = another_version(Row, without="group", group=(int,))
+    data = encode([in_version(row, order) for row in rows_of(1, 2)], run_id=RUN)
+    assert decode(data, Path("x"), Row, run_id=RUN) == rows_of(1, 2)
+
+
+def test_a_damaged_file_of_another_version_is_damaged() -> None:
+    data = bytearray(encode([in_version(rows_of(1)[0], another_version(Row, without="ok"))], run_id=RUN))
+    data[40] ^= 1
+    with pytest.raises(CorruptFile):
+        decode(bytes(data), Path("x"), Row, run_id=RUN)
 
 
 def test_a_missing_shard_is_told_in_words(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import types
 
 
 def main(run_dir, life):
+    import grhpc
     from grhpc.errors import ConfigError
     from grhpc.store.rundir import RunDir
 
@@ -25,7 +26,7 @@ def main(run_dir, life):
     host = os.environ.get("SLURMD_NODENAME", "")
     child = subprocess.Popen(["sleep", "300"]) if kind == "child" else None
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    more = {"total": total, "rank": rank, "end_s": life.end_s, "gpus": gpus}
+    more = {"total": total, "rank": rank, "end_s": life.end_s, "gpus": gpus, "code": grhpc.__file__}
     log.emit("ready", restart=life.restart, pid=os.getpid(), host=host, **more)
     if kind == "fail":
         raise RuntimeError("the stub was told to fail")
