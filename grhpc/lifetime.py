@@ -13,7 +13,7 @@ class Lifetime:
     """`end_s` is the allocation's end on the `time.time()` clock, None where there is none.
 
     `job` names the task to people, e.g. "4711_2" or "local-123"; `restart` counts requeues of the same job id.
-    `drain_reason` is empty until somebody asked for a drain (finish the shard in hand, then stop).
+    `drain_reason` is empty until somebody asked for a drain (give back what is in hand, or save it, and stop).
     `warning_s` is how long before the end that happens; `after_crash` says that the job's last life ended by itself,
     and not by its scheduler.
     """
@@ -30,7 +30,7 @@ class Lifetime:
         return bool(self.drain_reason)
 
     def drain(self, reason: str) -> None:
-        """Ask the process to finish what it holds and stop. The first reason is kept."""
+        """Ask the process to let go of what it holds and stop. The first reason is kept."""
         self.drain_reason = self.drain_reason or reason
 
     def remaining_s(self) -> float:

@@ -27,7 +27,7 @@ class Range:
 
 
 AT_LEAST_0, AT_LEAST_1, AT_LEAST_2 = (Range(f"at least {low}", low) for low in (0, 1, 2))
-ABOVE_0, ABOVE_1 = (Range(f"more than {low}", low, without_low=True) for low in (0, 1))
+ABOVE_0 = Range("more than 0", 0, without_low=True)
 SHARE = Range("a share from 0 to 1", 0, 1)
 PART = Range("more than 0, and at most 1", 0, 1, without_low=True)
 BELOW_1 = Range("at least 0, and less than 1", 0, 1, without_high=True)
