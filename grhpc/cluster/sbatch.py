@@ -19,8 +19,13 @@ id="${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_J
 seen() { squeue --noheader --jobs="$id" --format="%T %r"; }
 crashes="$run_dir/jobs/$id.crashes"
 life="${SLURM_RESTART_COUNT:-0}"
-# Ten crashes in a row end it. Each line names the life that crashed; the next life reads it.
-again() { echo "$life" >>"$crashes" && [ "$(wc -l <"$crashes")" -lt 10 ] && scontrol requeue "$id"; }
+# Ten crashes in a row end it. Each line names the life that crashed; the next life reads it. After the second and later
+# ones SLURM waits, up to half an hour: a full disk may be mended. The requeue's own TERM must not cut this short.
+again() {
+    echo "$life" >>"$crashes" && num=$(wc -l <"$crashes") && [ "$num" -lt 10 ] || return
+    (trap '' TERM; scontrol requeue "$id" &&
+        { [ "$num" -eq 1 ] || scontrol update JobId="$id" StartTime="now+$(((num - 1) * (num - 1) * 30))"; })
+}
 trap 'heard=1; [ "$(seen)" = "COMPLETING TimeLimit" ] && again' TERM
 # A shell acts on a signal only while it waits, so the role runs beside it; a signal cuts the wait short.
 srun() {

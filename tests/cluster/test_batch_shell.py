@@ -38,7 +38,9 @@ class Batch:
         self.program("srun", srun_does)
         path = f"{self.programs}:{os.environ['PATH']}"
         env = {"SLURM_JOB_ID": "4711", "SLURM_CPUS_PER_TASK": "1", **env, "PATH": path}
-        return subprocess.Popen(["bash", str(TRAIN)], env=env, cwd=self.run_dir, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            ["bash", str(TRAIN)], env=env, cwd=self.run_dir, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
 
     def life(self, srun_does: str, **env: str) -> list[str]:
         """One life of the job; what scontrol was asked for in it."""
@@ -133,7 +135,25 @@ def test_only_crashes_in_a_row_end_a_job(batch: Batch) -> None:
         batch.squeue_says("RUNNING None")
         assert batch.life("exit 75", SLURM_RESTART_COUNT="20")
     lives = [batch.life("exit 1") for _ in range(11)]
-    assert lives == [["requeue 4711"]] * 9 + [[]] * 2
+    assert [asked[:1] for asked in lives] == [["requeue 4711"]] * 9 + [[]] * 2
+
+
+def test_each_crash_in_a_row_but_the_first_waits_longer(batch: Batch) -> None:
+    """What broke may be mended meanwhile, and ten crashes of a minute would be over before anybody looks."""
+    lives = [batch.life("exit 1", SLURM_ARRAY_JOB_ID="40", SLURM_ARRAY_TASK_ID="3") for _ in range(9)]
+    assert all(asked[0] == "requeue 40_3" for asked in lives)
+    waits = [update.removeprefix("update JobId=40_3 StartTime=now+") for asked in lives for update in asked[1:]]
+    assert [int(seconds) for seconds in waits] == [30, 120, 270, 480, 750, 1080, 1470, 1920]
+    drained = batch.life("exit 75", SLURM_ARRAY_JOB_ID="40", SLURM_ARRAY_TASK_ID="3")
+    again = batch.life("exit 1", SLURM_ARRAY_JOB_ID="40", SLURM_ARRAY_TASK_ID="3")
+    assert drained == again == ["requeue 40_3"], "neither a preemption, nor a first crash, waits"
+
+
+def test_the_requeues_own_signal_does_not_keep_the_job_from_waiting(batch: Batch) -> None:
+    """slurmctld ends the old life at once: this shell, and the scontrol that it waits for, get TERM."""
+    batch.life("exit 1")
+    batch.program("scontrol", f'[ $1 = requeue ] && kill -TERM 0; echo "$*" >> {batch.calls}')
+    assert batch.life("exit 1") == ["requeue 4711", "update JobId=4711 StartTime=now+30"]
 
 
 def test_the_next_life_learns_which_one_crashed(batch: Batch) -> None:
