@@ -155,7 +155,7 @@ def settle(template: str, question: str, reference: str, answer: str) -> Settled
     if not (_sequences(answer) - _sequences(reference)).isdisjoint(_instructions(template)):
         return Settled(NO, "the answer copies the judge's instructions")
     named = parts(template, answer)
-    if len(named - spoken_of(named, asked)) > _MOST_PARTS:
+    if len(named - spoken_of(named, asked) - parts(template, asked)) > _MOST_PARTS:
         return Settled(NO, "the answer writes the judge's prompt anew")
     if says_only_the_prompt(template, question, reference, answer):
         return Settled(NO, "the answer is nothing but words of the judge's prompt")

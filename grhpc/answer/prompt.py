@@ -33,6 +33,7 @@ _POINTERS = frozenset(
     + ("gold answer", "model answer", "correct answer above", "see above", "as above", "same as above", "see reference")
     + ("same as reference", "see the reference", "as the reference", "to the reference", "of the reference")
 )
+_USUAL = {"reference": ("ground truth", "reference answer"), "answer": ("student answer",)}
 _TALK = frozenset(
     "reference ground truth gold golden standard expected model key answer answers solution student students".split()
 )
@@ -74,11 +75,12 @@ def labels(template: str) -> re.Pattern[str]:
 
 
 def parts(template: str, text: str) -> set[str]:
-    """The parts of the judge's prompt in `text`: those it names in several words or with a colon, and the turns that
-    it opens, where a line or a sentence begins."""
+    """The parts of the judge's prompt in `text`: those it names in several words, the template's or usual ones, or with
+    a colon, and the turns that it opens, where a line or a sentence begins."""
     several = {name.lower() for name in names(template) - TURNS if " " in name}
     turns = {turn.lower() for turn in TURNS}
     found = spoken_of(several, text)
+    found |= {called_in(template)[field] or field for field, usual in _USUAL.items() if spoken_of(usual, text)}
     for match in labels(template).finditer(text):
         before = text[max(0, match.start() - _LOOK_BACK) : match.start()]
         if match[1].lower() not in turns or _BEGINS.search(before):
@@ -111,13 +113,21 @@ def says_only_the_prompt(template: str, question: str, reference: str, answer: s
 
 
 def judges_itself(template: str, question: str, reference: str, answer: str) -> bool:
-    """Whether the answer says of the prompt's reference or answer, by the template's own name, that it is right:
-    "student 5 right", "the student's answer is correct"; where neither the question nor the reference speaks so."""
+    """Whether the answer speaks of the prompt's reference or answer, by the template's own name, and says that it is
+    right, or says the same twice: "student 5 right", "5; student 5"; where neither the question nor the reference
+    speaks so."""
     text, asked = plain(as_read(answer)), f"{question}\n{reference}"
     called = called_in(template)
     named = spoken_of({called["reference"], called["answer"]} - {""}, text)
-    verdicts = _VERDICTS & set(_words(text))
-    return bool(named - spoken_of(named, asked)) and bool(verdicts) and not verdicts & set(_words(asked))
+    if not named - spoken_of(named, asked):
+        return False
+    words = _words(text)
+    verdicts = _VERDICTS & set(words)
+    if verdicts:
+        return not verdicts & set(_words(asked))
+    said = [word for word in words if word not in _EMPTY and word not in " ".join(named).split()]
+    half = len(said) // 2
+    return half > 0 and said[:half] == said[half:]
 
 
 @functools.lru_cache

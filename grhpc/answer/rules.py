@@ -3,22 +3,25 @@
     python -m grhpc.answer.rules      the worker: one JSON line [reference, answer] in, one JSON line out
 
 math-verify parses and simplifies with sympy, which on some inputs never returns and on others eats all memory: the
-worker has a hard limit on both, is killed when it exceeds the first, and is started again for the next pair.
+worker has a hard limit on both, dies when it exceeds the first, and is started again for the next pair. The limit is on
+the processor's time, and nothing is remembered from pair to pair, so that neither the machine's load nor what was asked
+before decides.
 
-Does not know: rollouts, rewards. Invariant: `MathVerify.equivalent` returns within its time limit, give or take the
-start of a new worker; an answer that could not be decided is None, never "not equivalent".
+Does not know: rollouts, rewards. Invariant: `MathVerify.equivalent` returns within WAIT times its limit, give or take
+the start of a new worker; an answer that could not be decided is None, never "not equivalent".
 """
 
 import contextlib
 import json
 import logging
+import os
 import re
 import resource
 import select
+import signal
 import subprocess
 import sys
 import unicodedata
-from collections import Counter
 from fractions import Fraction
 from typing import Any
 
@@ -27,6 +30,7 @@ from grhpc.errors import EngineError
 WORKER = ("-m", "grhpc.answer.rules")
 START_S = 120.0  # importing sympy on a busy machine
 MEMORY_BYTES = 4 << 30
+WAIT = 30.0  # so many times the limit by the wall's clock, for a machine with many others at work
 
 _WRAPPING = re.compile(
     r"\\(?:left|right|displaystyle)(?![a-zA-Z])|\\[,;:! ]|\\[()\[\]]|\\?\$|\\(?:text|mathrm|mathbf)(?=\{)"
@@ -57,6 +61,10 @@ _UNSURE = re.compile(
 )
 # Where it may compare one number of several ("165 | 180").
 _PROSE = re.compile(r"(?<![\\\w])(?:[^\W\d_]{3,}|or\b|to\b)|\||\d\s+\d")
+# Powers that sympy would expand for longer than any limit, or not, by a hair: 1000 and above.
+_HUGE = re.compile(r"(?:\^|\*\*)[\s{(+-]*\d{4}")
+# Where math-verify drops what makes the difference: primes, bases of numbers; double factorials.
+_BEYOND = re.compile(r"['`\u2019\u2032-\u2037]|\\prime(?![a-zA-Z])|[\d)\]}]\s*_|!\s*!")
 _DIGITS = re.compile(r"\d+(?:\.\d+)?|\.\d+")
 _PLAIN_GROUP = re.compile(r"(?<![\\\w}^_])\{([^{}\\]*)\}")
 
@@ -82,13 +90,14 @@ def _normalised(text: str) -> str:
 
 def maths_can_tell(question: str, reference: str, answer: str) -> bool:
     """Whether a yes of math-verify can be believed: only of two equal numbers, or of two expressions with the same
-    letters, words, units, signs and operations; no lists, and nothing but a number that the question itself says.
-    Powers of ten, small decimals, sums of bare numbers (maybe ranges, dates), and prose need the same numbers on both
-    sides.
+    letters, words, units, signs and operations, the letters in the same order but for whole terms of a sum; no lists,
+    no primes or bases, and nothing but a number that the question itself says. Powers of ten, small decimals, sums of
+    bare numbers (maybe ranges, dates), and prose need the same numbers on both sides, in the same order but for terms.
 
     It compares to six decimals only, whatever the size: 1.6e-19 is 9.1e-31 to it. It reads words and units as nothing
-    ("5 cm" is "5 m" to it, "5" is "5 or anything"), or as products of their letters ("net" is "ten"), of "6 = 5" the
-    right side only, of "165 | 180" the 180, and the unsolved question as its own answer ("2 + 2" is "4").
+    ("5 cm" is "5 m" to it, "5" is "5 or anything"), or as products of their letters ("net" is "ten", 2e3 is 3e2), all
+    products as if they commuted ("X^T X" is "X X^T"), of "6 = 5" the right side only, of "165 | 180" the 180, "y''" as
+    "y", and the unsolved question as its own answer ("2 + 2" is "4").
     """
     reference, answer = (_THOUSANDS.sub(",", text) for text in (reference, answer))
     told = plain(answer).replace(" ", "") in plain(question).replace(" ", "")
@@ -96,12 +105,11 @@ def maths_can_tell(question: str, reference: str, answer: str) -> bool:
     if numbers[0] and numbers[1]:
         values = [_value(number[0]) for number in numbers if number]
         return values[0] is not None and values[0] == values[1] and not (told and _DIVIDED.search(answer))
-    if told or any(_LIST.search(text) or not _closed(text) for text in (reference, answer)):
+    if told or any(_LIST.search(t) or _BEYOND.search(t) or not _closed(t) for t in (reference, answer)):
         return False
-    if any(_UNSURE.search(text) or _PROSE.search(plain(text)) for text in (reference, answer)):
-        given, wanted = (Counter(map(Fraction, _DIGITS.findall(text))) for text in (answer, reference))
-        if given != wanted:
-            return False
+    unsure = any(_UNSURE.search(text) or _PROSE.search(plain(text)) for text in (reference, answer))
+    if unsure and _numbers(reference) != _numbers(answer):
+        return False
     return _marks(reference) == _marks(answer)
 
 
@@ -114,12 +122,33 @@ def _value(number: str) -> Fraction | None:
     return None
 
 
-def _marks(text: str) -> tuple[set[str], list[str]]:
+def _marks(text: str) -> tuple[list[tuple[str, list[str]]], list[str]]:
+    """The terms of a sum, each with its sign and its names in their order; and all signs and operations."""
     text = _FRACTION.sub(r"\\frac", unicodedata.normalize("NFKC", text)).replace("\u2212", "-")
-    names = [name for name in _NAME.findall(text) if name not in _LAYOUT]
+    names = _NAME.findall(text)
     signs = ["/" if name == "frac" else name for name in names if name in _OPERATIONS]
     signs += [character for character in text if character in _SIGNS or ord(character) > 127]
-    return set(names) - _OPERATIONS, sorted(signs)
+    terms = [
+        (sign, [name for name in _NAME.findall(term) if name not in _LAYOUT | _OPERATIONS])
+        for sign, term in _terms(text)
+    ]
+    return sorted(term for term in terms if term[1]), sorted(signs)
+
+
+def _numbers(text: str) -> list[tuple[str, list[Fraction]]]:
+    """The terms of a sum, each with its sign and its numbers in their order."""
+    return sorted((sign, [Fraction(number) for number in _DIGITS.findall(term)]) for sign, term in _terms(text))
+
+
+def _terms(text: str) -> list[tuple[str, str]]:
+    """`text` cut before each plus and minus that stands in no brackets, with that sign."""
+    depth, sign, start, found = 0, "+", 0, []
+    for at, character in enumerate(text):
+        depth += (character in "({[") - (character in ")}]")
+        if character in "+-" and not depth:
+            found.append((sign, text[start:at]))
+            sign, start = character, at + 1
+    return [*found, (sign, text[start:])]
 
 
 def _closed(text: str) -> bool:
@@ -138,24 +167,29 @@ def _without_case(match: re.Match[str]) -> str:
 
 
 class MathVerify:
-    """math-verify's judgement, gold answer and student's both in a box. Use as a context, or `close` it."""
+    """math-verify's judgement, gold answer and student's both in a box. Use as a context, or `close` it.
+
+    `limit_s` is of the processor's time, for each pair."""
 
     def __init__(self, limit_s: float = 10.0) -> None:
         self.limit_s = limit_s
         self._worker: subprocess.Popen[bytes] | None = None
 
     def equivalent(self, reference: str, answer: str) -> bool | None:
-        """True or False; None where math-verify ran out of time or memory, or failed on the pair.
+        """True or False; None where math-verify ran out of time or memory, or failed on the pair, or is not asked, for
+        the size of a power.
 
         Raises EngineError where the worker does not start.
         """
+        if _HUGE.search(reference) or _HUGE.search(answer):
+            return None
         worker = self._worker or self._start()
-        pair = json.dumps([_THOUSANDS.sub(",", text) for text in (reference, answer)]).encode() + b"\n"
+        pair = json.dumps([*(_THOUSANDS.sub(",", text) for text in (reference, answer)), self.limit_s]) + "\n"
         with contextlib.suppress(BrokenPipeError):
             assert worker.stdin is not None
-            worker.stdin.write(pair)
+            worker.stdin.write(pair.encode())
             worker.stdin.flush()
-        reply = _read_line(worker, self.limit_s)
+        reply = _read_line(worker, WAIT * self.limit_s)
         if reply is None:
             self.close()
             return None
@@ -176,7 +210,9 @@ class MathVerify:
         self.close()
 
     def _start(self) -> "subprocess.Popen[bytes]":
-        worker = subprocess.Popen([sys.executable, *WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "bufsize": 0}
+        # sympy walks through sets, and takes longer in one order than in another.
+        worker = subprocess.Popen([sys.executable, *WORKER], env=os.environ | {"PYTHONHASHSEED": "0"}, **pipes)
         if _read_line(worker, START_S) is None:
             worker.kill()
             worker.communicate()
@@ -196,17 +232,22 @@ def _serve() -> None:
     """The worker's loop: a reply of true, false, or null where math-verify failed."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     from math_verify import parse, verify
+    from sympy.core.cache import clear_cache  # type: ignore[import-untyped]
 
     logging.disable()
     replies, sys.stdout = sys.stdout, sys.stderr  # whatever a library prints is no reply
     _reply(replies, "ready")
     for line in sys.stdin:
-        reference, answer = json.loads(line)
+        reference, answer, limit_s = json.loads(line)
+        clear_cache()
+        signal.setitimer(signal.ITIMER_PROF, limit_s)  # kills this process, whatever it is in
         try:
             gold, given = (parse(f"\\boxed{{{text}}}", parsing_timeout=None) for text in (reference, answer))
-            _reply(replies, bool(verify(gold, given, timeout_seconds=None)))
+            verdict = bool(verify(gold, given, timeout_seconds=None))
         except Exception:  # sympy raises nearly anything on nearly anything: the pair is undecided
-            _reply(replies, None)
+            verdict = None
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        _reply(replies, verdict)
 
 
 def _reply(replies: Any, value: object) -> None:

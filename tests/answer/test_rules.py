@@ -1,5 +1,9 @@
 """The rules: equality of text, and math-verify in its own process."""
 
+import os
+import signal
+import threading
+
 import pytest
 
 from grhpc.answer import rules
@@ -110,7 +114,7 @@ HANGING_WORKER = """
 import json, sys, time
 print(json.dumps("ready"), flush=True)
 for line in sys.stdin:
-    reference, answer = json.loads(line)
+    reference, answer, limit_s = json.loads(line)
     if answer == "hang":
         time.sleep(600)
     if answer == "die":
@@ -121,12 +125,64 @@ for line in sys.stdin:
 
 def test_a_hanging_or_dying_worker_is_replaced_and_its_pair_is_undecided(monkeypatch):
     monkeypatch.setattr(rules, "WORKER", ("-c", HANGING_WORKER))
+    monkeypatch.setattr(rules, "WAIT", 1.0)
     with MathVerify(limit_s=5.0) as checker:
         assert checker.equivalent("5", "5") is True
         assert checker.equivalent("5", "failed inside") is None
         for fault in ("hang", "die"):
             assert checker.equivalent("5", fault) is None
             assert checker.equivalent("5", "5") is True
+
+
+def powers(n: int) -> tuple[str, str]:
+    """Two forms of one number, which sympy expands."""
+    one = f"\\frac{{(3-\\sqrt{{3}})(2-\\sqrt{{3}})^{{{n}}}+(3+\\sqrt{{3}})(2+\\sqrt{{3}})^{{{n}}}}}{{6}}"
+    m = 2 * n + 1
+    return one, f"\\frac{{(1+\\sqrt{{3}})^{{{m}}}-(1-\\sqrt{{3}})^{{{m}}}}}{{\\sqrt{{3}} \\cdot 2^{{{n + 1}}}}}"
+
+
+def test_the_limit_is_of_the_processors_time_and_not_of_the_machines(math_verify):
+    """A worker that the machine does not let run, for longer than its limit, answers all the same."""
+    with MathVerify(limit_s=2.0) as checker:
+        assert checker.equivalent("1/2", "0.5") is True
+        worker = checker._worker.pid
+        os.kill(worker, signal.SIGSTOP)
+        wake = threading.Timer(3.0, os.kill, (worker, signal.SIGCONT))
+        wake.start()
+        assert checker.equivalent("1/3", "2/6") is True
+        wake.join()
+        assert checker._worker.pid == worker
+        checker.limit_s = 0.05
+        assert checker.equivalent(*powers(490)) is None
+        checker.limit_s = 60.0
+        assert checker.equivalent(*powers(490)) is True
+
+
+REMEMBERING_WORKER = """
+import math_verify
+from sympy.core.cache import cacheit
+from grhpc.answer import rules
+computed = []
+remembered = cacheit(lambda x: computed.append(x) or x)
+def verify(gold, given, timeout_seconds):
+    remembered(1)
+    return computed.pop() == 1
+math_verify.verify = verify
+rules._serve()
+"""
+
+
+def test_nothing_is_remembered_from_pair_to_pair(monkeypatch):
+    """Else the second time of a pair is quick, and within the limit."""
+    monkeypatch.setattr(rules, "WORKER", ("-c", REMEMBERING_WORKER))
+    with MathVerify(limit_s=60.0) as checker:
+        assert [checker.equivalent("1", "2") for _ in range(3)] == [True] * 3
+
+
+@pytest.mark.parametrize("power", ["^{2016}", "^ 4033", "^{-1000}", "^{(1234)}", "**5000"])
+def test_a_huge_power_is_not_asked(monkeypatch, power):
+    monkeypatch.setattr(rules, "WORKER", ("-c", "import sys; sys.exit('asked')"))
+    assert MathVerify().equivalent("x", "x" + power) is MathVerify().equivalent("x" + power, "x") is None
 
 
 def test_a_worker_that_does_not_start_is_an_engine_error(monkeypatch):
@@ -155,6 +211,28 @@ ONE_NUMBER_OF_SEVERAL = [
     ("115 home runs | Roger Maris | 115 | Mickey Mantle", "175 home runs | Roger Maris | 115 | Mickey Mantle"),
     ("30\u00e2\u20ac\u201c31 October 2000", "360\u00e2\u20ac\u201c31 October 2000"),
 ]
+DROPPED = [  # (math-verify says yes to all of them but the sums)
+    ("A'B + AB'", "AB + A'B'"),
+    ("A'B C + AB", "AB C + A'B"),
+    ("y'' + 4y' = 0", "y'' + 4y = 0"),
+    ("f''(x)=6x", "f'(x) = 6x"),
+    ("f^{\\prime}(x)", "f(x)^{\\prime}"),
+    ("5\u2032", "5\u2033"),
+    ("2516_8", "2516_7"),
+    ("2516_8", "2516"),
+    ("101_{2}", "101_{8}"),
+    ("(101)_2", "(101)_8"),
+    (r"\vec u \times \vec v", r"\vec v \times \vec u"),
+    ("X^T X", "X X^T"),
+    ("x p - p x", "p x - x p"),
+    ("(A + B)(C + D)", "(C + D)(A + B)"),
+    ("2e3", "3e2"),
+    (r"7 \times 10^{-8}", r"8 \times 10^{-7}"),
+    ("5!!", "(5!)!"),
+    ("|x|", "x"),
+    ("A & B", "A B"),
+    ("f(g(x))", "g(f(x))"),
+]
 SURE = [
     ("12 apples and 3", "12.0 apples and 3"),
     (r"\sqrt{8}", r"2\sqrt{2}"),
@@ -167,6 +245,8 @@ SURE = [
     ("3250", "3{,}250"),
     (r"1{,}234{,}567.5 \text{ m}", r"1,\!234,\!567.5 \text{ m}"),
     ("2x+1", "1+2x"),
+    ("3x - 2y + 1", "1 + 3x - 2y"),
+    ("x_1 + x_2", "x_2 + x_1"),
     (r"5 \text{ cm}", "5.0 cm"),
     (r"3 \times 10^{8}", r"3\times10^8"),
 ]
@@ -175,6 +255,12 @@ SURE = [
 @pytest.mark.parametrize(("reference", "answer"), ROUNDED_AWAY)
 def test_a_yes_is_not_believed_where_math_verify_rounds_or_computes_what_was_not_meant(reference, answer):
     """It says yes to most of these: it compares to six decimals, and takes a range or a date for a sum."""
+    assert not maths_can_tell("q?", reference, answer) and not maths_can_tell("q?", answer, reference)
+
+
+@pytest.mark.parametrize(("reference", "answer"), DROPPED)
+def test_a_yes_is_not_believed_where_math_verify_drops_or_exchanges_what_counts(reference, answer):
+    """Primes, bases, bars, and the order of factors that need not commute."""
     assert not maths_can_tell("q?", reference, answer) and not maths_can_tell("q?", answer, reference)
 
 
@@ -201,6 +287,7 @@ def test_only_thousands_separators_are_read_away(answer):
         ("What is 11 times 1?", "11.0", "11", True),
         ("What is 2 + 2?", "4", "2 + 2", False),
         ("Reduce 6/4", "3/2", "6/4", False),
+        (r"Simplify \sqrt{8}", r"2\sqrt{2}", r"\sqrt{8}", False),
         ("Reduce \\frac{6}{4}", "1.5", "\\frac{6}{4}", False),
         ("q?", "1/0", "2/0", False),
     ],
