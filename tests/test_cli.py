@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -14,8 +15,10 @@ import pytest
 from grhpc.cli import VERBS, build_parser, main, resolve
 from grhpc.cluster.amend import amend, amended
 from grhpc.cluster.job import start_ticks
+from grhpc.cluster.sbatch import package_root
 from grhpc.cluster.submissions import Submission, record
 from grhpc.config_file import load, with_absolute_paths
+from grhpc.store import code
 from grhpc.store.ledger import Ledger
 from grhpc.store.rundir import RunDir
 
@@ -45,10 +48,10 @@ def submit(capfd, monkeypatch, root):
             monkeypatch.setenv(name, value)
         capfd.readouterr()
         try:
-            code = main(list(words))
+            exit_code = main(list(words))
         except SystemExit as ended:
-            code = ended.code
-        return Done(code, *capfd.readouterr())
+            exit_code = ended.code
+        return Done(exit_code, *capfd.readouterr())
 
     return run
 
@@ -269,6 +272,36 @@ def test_resume_with_other_settings(submit, tiny, tmp_path, slurm):
     (tmp_path / "prepared").rename(tmp_path / "elsewhere")
     done = submit("resume", str(run.root), "--set", f"data.prepared={tmp_path}/elsewhere")
     assert done.returncode == 0, done.stderr
+
+
+def test_a_run_keeps_the_code_it_began_with_until_it_is_given_other(submit, tiny, tmp_path, slurm, monkeypatch):
+    slurm.write_text("nothing")
+    assert submit(*tiny("start", "cluster.executor=slurm", "data.limit=64")).returncode == 0
+    run = RunDir.open(tmp_path / "runs" / "tiny")
+    own = f'export PYTHONPATH="$run_dir/code":{shlex.quote(package_root())}"${{PYTHONPATH:+:$PYTHONPATH}}"'
+    script = (tmp_path / "last.sh").read_text()
+    assert own in script and f"run_dir={run.root}\n" in script and (run.code_dir / "grhpc" / "cli.py").is_file()
+    (begun,) = run.about["code"]
+    files = code._read(code.PACKAGE) | {"new.py": b""}  # as after a `git pull`
+    monkeypatch.setattr(code, "_read", lambda package: files)
+    done = submit("resume", str(run.root))
+    assert done.returncode == 0 and "tiny goes on with its own code, 0.1.0, " in done.stdout
+    with_it = f"PYTHONPATH={run.root}/code PYTHONSAFEPATH=1 python -m grhpc.cli resume {run.root} --set"
+    refused = submit("resume", str(run.root), "--set", "store.lease_s=77")
+    assert_two_lines(refused, "tiny has code of its own, 0.1.0, ", with_it)
+    assert RunDir.open(run.root).about["code"] == [begun] and not (run.code_dir / "grhpc" / "new.py").exists()
+
+    done = submit("resume", str(run.root), "--code", "--set", "store.lease_s=77")
+    assert done.returncode == 0 and "code: 0.1.0, " in done.stdout and "store.lease_s" in done.stdout
+    run = RunDir.open(run.root)
+    assert run.about["code"][0] == begun and run.about["code"][1]["sha256"] != begun["sha256"]
+    assert (run.code_dir / "grhpc" / "new.py").exists() and run.config().store.lease_s == 77
+    assert [list(change["settings"]) for change in run.about["changes"]] == [["code"], ["store.lease_s"]]
+    assert "changed: code '0.1.0, " in submit("status", str(run.root)).stdout
+    assert "has this code already" in submit("resume", str(run.root), "--code").stdout
+    record(run.jobs_dir, Submission("local", "train", str(os.getpid()), started=start_ticks(os.getpid())))
+    files["newer.py"] = b""
+    assert_two_lines(submit("resume", str(run.root), "--code"), "would go on with the old code", "stop tiny")
 
 
 def test_start_again_on_a_live_run_says_so(submit, tiny, tmp_path):

@@ -101,10 +101,10 @@ def copies(run: RunDir) -> list[dict[str, Any]]:
 
 
 def label(about: Mapping[str, Any]) -> str:
-    """Short words for a copy: its commit, or else its digest."""
-    commit, changed = about.get("commit"), about.get("changed")
-    known = f"commit {commit[:10]}{', changed' if changed else ''}" if commit else str(about["sha256"])[:10]
-    return f"{about['version']} ({known})"
+    """Short words for a copy: its version, its commit, and its digest where that says more."""
+    commit, digest = about.get("commit"), f"sha256 {about['sha256'][:10]}"
+    known = f"commit {commit[:10]}" if commit else digest
+    return f"{about['version']}, {known}" + (f" with changes, {digest}" if commit and about["changed"] else "")
 
 
 def differs(run: RunDir, code: Code) -> bool:

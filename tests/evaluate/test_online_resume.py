@@ -31,7 +31,7 @@ def run(tmp_path, monkeypatch):
     run = RunDir.create(tmp_path / "r", config, lambda new: new.online_path.write_text(dump(evaluated)))
     publish(run, 0)
     monkeypatch.setattr(preflight, "check", lambda config: None)
-    monkeypatch.setattr(launch, "submit", lambda run, config, tasks: [])
+    monkeypatch.setattr(launch, "submit", lambda run, config, *more: [])
     source.write_text(source.read_text() + "\n")
     file.write_text(dump(replace(asked, sample=replace(asked.sample, max_response_tokens=5))))
     return run
