@@ -48,6 +48,7 @@ OPTIONAL = {
     "huggingface_hub",
     "httpx",
     "math_verify",
+    "sympy",
     "psutil",
     "latex2sympy2_extended",
 }
