@@ -38,7 +38,9 @@ def run(tmp_path, monkeypatch):
 
 
 def resume(run: RunDir, *overrides: str) -> int:
-    return start.resume(Namespace(run=str(run.root), overrides=list(overrides), code=False, no_launch=False, watch=False))
+    return start.resume(
+        Namespace(run=str(run.root), overrides=list(overrides), code=False, no_launch=False, watch=False)
+    )
 
 
 @pytest.mark.parametrize("override", ["cluster.rollout.tasks=3", "store.lease_s=60", "evaluate.every=3"])
