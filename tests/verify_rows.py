@@ -5,6 +5,7 @@ from pathlib import Path
 from grhpc.config import (
     Config,
     DataConfig,
+    EngineConfig,
     ModelConfig,
     RunConfig,
     StoreConfig,
@@ -43,14 +44,15 @@ def rollout(group: int = 0, sample: int = 0, *, response: str = "\\boxed{5}", **
     return Rollout(**(fields | changes))
 
 
-def make_run(folder: Path, verifier: Path, *, mode: str = "generative", **store) -> RunDir:
+def make_run(folder: Path, verifier: Path, *, mode: str = "generative", room: int = 256, **store) -> RunDir:
+    """`room` is how many questions the judge is busy with; a task takes no further shard beside so many."""
     template = folder / "template.txt"
     template.write_text(TEMPLATE)
     config = Config(
         run=RunConfig(name="r", dir=str(folder)),
         policy=ModelConfig(str(verifier), "float32"),
         verifier=VerifierConfig(str(verifier), "float32", str(template), max_new_tokens=40, max_input_tokens=200),
-        verify=VerifyConfig(mode=mode),
+        verify=VerifyConfig(mode=mode, engine=EngineConfig(max_num_seqs=room)),
         data=DataConfig(prepared=str(folder / "prepared")),
         train=TrainConfig(steps=1),
         store=StoreConfig(**({"poll_min_s": 0.01, "poll_max_s": 0.05, "idle_s": 1.0, "max_attempts": 2} | store)),

@@ -1,6 +1,6 @@
 """Keep one engine running for a role: started when it is first needed, and again after it broke.
 
-Does not know: shards, roles. Invariant: `generate` and `load_weights` never reach an engine that has failed before.
+Does not know: shards, roles. Invariant: nothing that is asked here reaches an engine that has failed before.
 """
 
 import os
@@ -49,6 +49,34 @@ class EngineHost:
                 return engine.generate(requests, progressed)
         finally:
             self._drop_if_failed()
+
+    def add(self, requests: Sequence[Request]) -> int:
+        """As VllmEngine.add."""
+        try:
+            return self.engine.add(requests)
+        finally:
+            self._drop_if_failed()
+
+    def step(self) -> dict[int, list[list[Completion]]]:
+        """As VllmEngine.step."""
+        try:
+            with self._watchdog.watching():
+                return self.engine.step()
+        finally:
+            self._drop_if_failed()
+
+    def abort(self) -> None:
+        """As VllmEngine.abort; without an engine nothing is in hand."""
+        if self._engine is not None:
+            try:
+                self._engine.abort()
+            finally:
+                self._drop_if_failed()
+
+    @property
+    def has_room(self) -> bool:
+        """As VllmEngine.has_room."""
+        return self.engine.has_room
 
     def load_weights(self, folder: Path) -> float:
         """As VllmEngine.load_weights; returns the seconds it took."""

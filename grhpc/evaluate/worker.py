@@ -34,6 +34,7 @@ from grhpc.lifetime import Lifetime
 from grhpc.records import NO_VERDICT, Sample, Score
 from grhpc.store.decisions import DecisionLog
 from grhpc.store.events import EventLog
+from grhpc.store.hand import More, nothing
 from grhpc.store.questions import Extent, QuestionShard
 from grhpc.store.queue import Lease
 from grhpc.store.rundir import QUEUES, RunDir
@@ -87,8 +88,10 @@ class EvaluateWorker:
         self._events.emit("ready", stage=self.stage, seconds=time.monotonic() - begun_s)
         self._idle_since_s = time.monotonic()
 
-    def work(self, lease: Lease[Any]) -> None:
-        """Take one shard a stage further. Raises CutShort on a drain, EngineError and others."""
+    def work(self, lease: Lease[Any], more: More = nothing) -> None:
+        """Take one shard a stage further, alone: its bytes must not depend on what else is in the engine.
+
+        Raises CutShort on a drain, EngineError and others."""
         if isinstance(lease.rows[0], QuestionShard):
             self._finish(lease)
             return

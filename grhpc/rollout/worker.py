@@ -1,7 +1,9 @@
 """A rollout task: prompts -> rollouts.
 
 Consumes shards of admitted prompts; produces a shard of rollouts of the same name; waits for prompts and for weights,
-both of which the trainer unblocks. The newest weights are loaded in place between shards.
+both of which the trainer unblocks. Shards follow one another through the engine without a gap: the last, long responses
+of one are sampled beside the next. Where newer weights were published, what is in hand is finished, and they are
+loaded in place.
 
 Does not know: answers, rewards, losses. Invariant: all rollouts of a shard come from one weight version, which is not
 older than the version that any of its prompts was admitted at.
@@ -11,6 +13,7 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from grhpc.config import Config
@@ -20,6 +23,7 @@ from grhpc.errors import ConfigError, Pruned, WaitTimeout
 from grhpc.lifetime import Lifetime
 from grhpc.records import HELDOUT, GroupPrompt, Rollout
 from grhpc.store.events import EventLog
+from grhpc.store.hand import More, nothing
 from grhpc.store.local_copy import node_dir
 from grhpc.store.polling import Backoff
 from grhpc.store.queue import Lease
@@ -40,15 +44,33 @@ def main(run_dir: Path, life: Lifetime) -> None:
         serve(run, "prompts", worker, life, events)
 
 
+class _Shard:
+    """A shard in the engine."""
+
+    def __init__(self, lease: Lease[GroupPrompt]) -> None:
+        self.lease, self.begun_s = lease, 0.0
+        self.requests: list[Request] = []
+
+
+@dataclass(frozen=True)
+class _Since:
+    """The last delivery or, before the first, the begin of sampling, with what went before it."""
+
+    last_s: float
+    load_s: float = 0.0
+    wait_s: float = 0.0
+
+
 class RolloutWorker:
-    """Turns one shard of prompts after the other into rollouts."""
+    """Turns shards of prompts into rollouts, as many side by side as the engine has room for."""
 
     def __init__(self, run: RunDir, config: Config, life: Lifetime, events: EventLog) -> None:
         self._run, self._config, self._life, self._events = run, config, life, events
         self._rollouts = run.queue("rollouts")
         self._host = EngineHost(_starter(config), config.rollout.engine.stall_s, self._stalled)
         self._loaded: tuple[VllmEngine, WeightRef] | None = None
-        self._lease: Lease[GroupPrompt] | None = None
+        self._shards: list[_Shard] = []
+        self._since = _Since(0.0)
         self._local_dir = node_dir(config.store.local_dir)
         self._idle_since_s = time.monotonic()
 
@@ -61,49 +83,73 @@ class RolloutWorker:
         self._events.emit("ready", seconds=time.monotonic() - begun_s)
         self._idle_since_s = time.monotonic()
 
-    def work(self, lease: Lease[GroupPrompt]) -> None:
-        """Sample one shard, deliver the rollouts, end the lease.
+    def work(self, lease: Lease[GroupPrompt], more: More = nothing) -> None:
+        """Sample the shard, and further ones beside it while the engine has room and its weights are theirs too;
+        deliver the rollouts of each as soon as its last one is done, and end its lease.
 
         Raises CutShort on a drain, WaitTimeout where the weights do not come, EngineError and others.
         """
-        self._lease = lease
+        self._shards = [_Shard(lease)]
         self._wait_for_weights(max(row.admitted_version for row in lease.rows))
         load_s = self._load(lease.rows[0])
-        begun_s = time.monotonic()
-        requests = [_request(row, self._config) for row in lease.rows]
-        groups = self._host.generate(requests, self._should_stop)
-        if groups is None:
-            raise CutShort(self._life.drain_reason or "the lease was lost")
+        self._since = _Since(time.monotonic(), load_s, time.monotonic() - load_s - self._idle_since_s)
+        try:
+            in_hand = {self._begin(self._shards[0]): self._shards[0]}
+            while in_hand:
+                if self._should_stop():
+                    raise CutShort(self._life.drain_reason or "a lease was lost")
+                if self._host.has_room and (further := more(self._fits)) is not None:
+                    self._shards.append(_Shard(further))
+                    in_hand[self._begin(self._shards[-1])] = self._shards[-1]
+                for number, groups in self._host.step().items():
+                    self._deliver(in_hand.pop(number), groups)
+        finally:
+            self._host.abort()
+
+    def close(self) -> None:
+        self._host.close()
+        self._run.weights.leave()
+
+    def _begin(self, shard: "_Shard") -> int:
+        shard.begun_s = time.monotonic()
+        shard.requests = [_request(row, self._config) for row in shard.lease.rows]
+        return self._host.add(shard.requests)
+
+    def _deliver(self, shard: "_Shard", groups: list[list[Completion]]) -> None:
         assert self._loaded is not None
-        version = self._loaded[1].version
+        lease, version = shard.lease, self._loaded[1].version
         rollouts = [
             _rollout(row, k, completion, version, request)
-            for row, request, group in zip(lease.rows, requests, groups, strict=True)
+            for row, request, group in zip(lease.rows, shard.requests, groups, strict=True)
             for k, completion in enumerate(group)
         ]
         self._rollouts.put(lease.name, rollouts)
         lease.done()
-        ended_s = time.monotonic()
+        self._shards.remove(shard)
+        ended_s, since = time.monotonic(), self._since
         self._events.emit(
             "shard",
             shard=lease.name,
             groups=len(groups),
             rollouts=len(rollouts),
             tokens=sum(len(rollout.response_ids) for rollout in rollouts),
-            seconds=ended_s - begun_s,
+            seconds=ended_s - since.last_s,  # of shards that overlap each second counts once
+            held_s=ended_s - shard.begun_s,
             weight_version=version,
-            load_s=load_s,
-            wait_s=begun_s - load_s - self._idle_since_s,
+            load_s=since.load_s,
+            wait_s=since.wait_s,
             kind=lease.rows[0].kind,
         )
-        self._lease, self._idle_since_s = None, ended_s
+        self._since, self._idle_since_s = _Since(ended_s), ended_s
 
-    def close(self) -> None:
-        self._host.close()
-        self._run.weights.leave()
+    def _fits(self, lease: Lease[GroupPrompt]) -> bool:
+        """Whether the shard would be sampled with the weights in use if it came alone."""
+        assert self._loaded is not None
+        newest = self._run.weights.newest()
+        return all((self._measured(row) or newest) == self._loaded[1] for row in lease.rows)
 
     def _should_stop(self) -> bool:
-        return self._life.draining or (self._lease is not None and self._lease.lost)
+        return self._life.draining or any(shard.lease.lost for shard in self._shards)
 
     def _wait_for_weights(self, version: int) -> None:
         """Until weights of at least `version` are visible. Raises WaitTimeout, CutShort."""
@@ -139,7 +185,7 @@ class RolloutWorker:
     def _fetch(self, row: GroupPrompt) -> tuple[WeightRef, Path]:
         """The newest weights; for a held-out prompt those that it is to measure, while they are still kept."""
         weights = self._run.weights
-        wanted = weights.find(row.admitted_version) if row.kind == HELDOUT else None
+        wanted = self._measured(row)
         if wanted is not None:
             with contextlib.suppress(Pruned):
                 return wanted, weights.fetch(wanted, self._local_dir)
@@ -148,10 +194,14 @@ class RolloutWorker:
             raise WaitTimeout("the weights were there and are gone", "see whether something deletes them")
         return fetched
 
+    def _measured(self, row: GroupPrompt) -> WeightRef | None:
+        """The very weights that a held-out prompt is to measure; None for others, and where they are gone."""
+        return self._run.weights.find(row.admitted_version) if row.kind == HELDOUT else None
+
     def _stalled(self, seconds: float) -> None:
         problem = f"the engine made no progress for {seconds:.0f} s"
-        if self._lease is not None:
-            self._lease.fail(problem)
+        for shard in self._shards:
+            shard.lease.fail(problem)
         self._events.emit("error", problem=problem)
 
 

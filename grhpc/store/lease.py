@@ -5,6 +5,7 @@ once another process has taken the shard back, nothing this one does can touch i
 """
 
 import contextlib
+import time
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
@@ -22,7 +23,7 @@ class Lease(Generic[Row]):
         self._folders, self._heartbeat, self._file = folders, heartbeat, file
         self._path = folders.path(LEASED, file)
         self.name, self.attempt, self.rows = file.name, file.attempt, rows
-        self.ended = ""
+        self.ended, self.ended_s = "", 0.0  # how, and when by the monotonic clock
 
     @contextlib.contextmanager
     def keep_alive(self) -> Iterator["Lease[Row]"]:
@@ -31,11 +32,15 @@ class Lease(Generic[Row]):
         try:
             yield self
         finally:
-            self._heartbeat.forget(self._path)
+            self.forget()
 
     def hold(self) -> None:
         """Keep the lease alive from now until it is done, released or failed."""
         self._heartbeat.watch(self._path)
+
+    def forget(self) -> None:
+        """Give no more signs of life for it."""
+        self._heartbeat.forget(self._path)
 
     @property
     def lost(self) -> bool:
@@ -58,5 +63,5 @@ class Lease(Generic[Row]):
         self._folders.give_back(self._file, reason, next_attempt=True)
 
     def _end(self, how: str) -> None:
-        self.ended = how
-        self._heartbeat.forget(self._path)
+        self.ended, self.ended_s = how, time.monotonic()
+        self.forget()

@@ -1,6 +1,7 @@
 """The loop of a role that turns shards of one queue into shards of the next.
 
-    consumes   one shard at a time, under a lease that a background thread keeps alive
+    consumes   a shard, and beside it as many more as the work has room for, under leases that a background thread keeps
+               alive; one that was tried before is worked on alone, so that nobody falls with it a second time
     waits for  the next shard; each empty look also puts expired leases of others back; and for a server of others that
                the work needs and that is away, for `wait_s`, what earlier lives of this job waited counted in
     pauses     after a failure, for as long as between two looks of an idle task, so that another task takes the shard
@@ -33,6 +34,7 @@ from grhpc.errors import (
 from grhpc.lifetime import Lifetime
 from grhpc.store.claims import reclaim
 from grhpc.store.events import EventLog, waited_s
+from grhpc.store.hand import Hand, Held, More
 from grhpc.store.polling import Backoff
 from grhpc.store.queue import Lease, Queue
 from grhpc.store.rundir import QUEUES, RunDir
@@ -59,8 +61,9 @@ class Worker(Protocol[Row]):
     def prepare(self) -> None:
         """Make sure that work is possible, before each claim (an engine that broke is started again)."""
 
-    def work(self, lease: Lease[Row]) -> None:
-        """Do the work, deliver the results, end the lease."""
+    def work(self, lease: Lease[Row], more: More) -> None:
+        """Do the work, deliver the results, end the lease. Further shards are to be had from `more`, and are delivered
+        and ended in any order."""
 
 
 def serve(run: RunDir, source: str | Callable[[], str], worker: Worker[Any], life: Lifetime, events: EventLog) -> str:
@@ -105,7 +108,7 @@ class _Loop:
             source = self._source()
             lease = source.claim(self.life.job)
             if lease is not None:
-                if self._handle(lease):
+                if self._handle(lease, source):
                     self.idle_since_s = self.told_s = time.time()
                 continue
             source.reap()
@@ -182,41 +185,55 @@ class _Loop:
             return f"no {self.what} for {self.settings.idle_s:.0f} s"
         return ""
 
-    def _handle(self, lease: Lease[Any]) -> bool:
+    def _handle(self, lease: Lease[Any], source: Queue[Any]) -> bool:
         """Whether the work was done."""
-        begun_s, left_s = time.monotonic(), self.life.remaining_s()
+        hand = Hand(
+            lease, lambda: self._claim_beside(hand, source), self.life.remaining_s, pause_s=self.settings.poll_max_s
+        )
         try:
-            with lease.keep_alive(), self._given_back_if_deaf(lease, left_s):
-                self.worker.work(lease)
+            with hand, self._given_back_if_deaf(hand):
+                self.worker.work(lease, hand.more)
         except CutShort as cut:
-            self._cut(lease, str(cut), time.monotonic() - begun_s, left_s)
+            self._cut(hand, str(cut))
             return False
         except (Superseded, ForeignFile, CorruptFile, KeyboardInterrupt, SystemExit):  # no other shard fares better
-            lease.release("this task must not go on")
+            self._release(hand, "this task must not go on")
             raise
-        except Exception as error:  # one shard's boundary: whatever it was, the shard goes back and the next may do
+        except Exception as error:  # the boundary of what is in hand: it goes back, and the next shard may do
             problem = error.problem if isinstance(error, GrhpcError) else f"{type(error).__name__}: {error}"
             if self.life.draining:  # the engine's children may have died of the signal that asked us to drain
-                self._cut(lease, f"{self.life.drain_reason}: {problem}", time.monotonic() - begun_s, left_s)
+                self._cut(hand, f"{self.life.drain_reason}: {problem}")
             else:
-                self._failed(lease, error, problem)
+                self._failed(hand, error, problem)
             return False
-        self.longest_s = max(self.longest_s, time.monotonic() - begun_s)
+        self._release(hand, "its work ended without it")
+        self.longest_s = max(self.longest_s, hand.longest_s())
         self.failures.clear()
         self.backoff.reset()
         return True
 
+    def _claim_beside(self, hand: Hand[Any], source: Queue[Any]) -> Lease[Any] | None:
+        """Another shard, on the same terms as the first."""
+        self.longest_s = max(self.longest_s, hand.longest_s())
+        if self.life.draining or not self.life.has_time_for(TIME_MARGIN * self.longest_s):
+            return None
+        with contextlib.suppress(StoreError):  # if it lasts, the work in hand and the next claim will hear of it
+            if not self.run_dir.finished() and not self.run_dir.stop_reason():
+                return source.claim(self.life.job)
+        return None
+
     @contextlib.contextmanager
-    def _given_back_if_deaf(self, lease: Lease[Any], left_s: float) -> Iterator[None]:
-        """While inside: work that a drain does not reach keeps its shard only for a moment longer."""
+    def _given_back_if_deaf(self, hand: Hand[Any]) -> Iterator[None]:
+        """While inside: work that a drain does not reach keeps its shards only for a moment longer."""
         over = threading.Event()
 
         def watch() -> None:
             while not over.wait(self.settings.poll_max_s / 10):
                 if self.life.draining:
                     if not over.wait(_DEAF_S):
-                        with contextlib.suppress(StoreError):  # its lease will end
-                            self._give_back(lease, self.life.drain_reason, left_s)
+                        with contextlib.suppress(StoreError):  # the leases will end
+                            for held in hand.open():
+                                self._give_back(held, self.life.drain_reason)
                     return
 
         threading.Thread(target=watch, name="deaf-work", daemon=True).start()
@@ -225,31 +242,42 @@ class _Loop:
         finally:
             over.set()
 
-    def _cut(self, lease: Lease[Any], why: str, seconds: float, left_s: float) -> None:
-        if self.life.draining:
-            self.events.emit("cut", shard=lease.name, attempt=lease.attempt, seconds=seconds)  # the next life learns
-        self._give_back(lease, why, left_s)
+    def _release(self, hand: Hand[Any], why: str) -> None:
+        for held in hand.open():
+            held.lease.release(why)
 
-    def _give_back(self, lease: Lease[Any], why: str, left_s: float) -> None:
-        """`left_s` of this life were left when the work began. A shard that had the whole life is an attempt spent;
-        one whose life was cut short, by a preemption or a person, is not."""
+    def _cut(self, hand: Hand[Any], why: str) -> None:
+        for held in hand.open():
+            if self.life.draining:  # the next life learns from it
+                name, attempt = held.lease.name, held.lease.attempt
+                self.events.emit("cut", shard=name, attempt=attempt, seconds=held.seconds)
+            self._give_back(held, why)
+
+    def _give_back(self, held: Held[Any], why: str) -> None:
+        """A shard that had the whole life is an attempt spent; one whose life was cut short, by a preemption or a
+        person, is not."""
         life_s = self.life_s or 0.0
-        had_all = self.life.draining and _WHOLE * life_s <= left_s < float("inf")
+        had_all = self.life.draining and _WHOLE * life_s <= held.left_s < float("inf")
         if had_all and self.life.remaining_s() <= self.life.warning_s + _EARLY_S:
-            lease.fail(f"not done in a whole life of {life_s:.0f} s: raise the role's time_min")
+            held.lease.fail(f"not done in a whole life of {life_s:.0f} s: raise the role's time_min")
         else:
-            lease.release(why)
+            held.lease.release(why)
 
-    def _failed(self, lease: Lease[Any], error: Exception, problem: str) -> None:
-        if isinstance(error, (WaitTimeout, Unavailable)):
-            lease.release(problem)
-        else:
-            lease.fail(problem)
-        self.events.emit("error", problem=problem, shard=lease.name, attempt=lease.attempt)
+    def _failed(self, hand: Hand[Any], error: Exception, problem: str) -> None:
+        """Every shard in hand goes back, each to be tried alone; as a fault of ours they count as one."""
+        leases = [held.lease for held in hand.open()]
+        for lease in leases:
+            if isinstance(error, (WaitTimeout, Unavailable)):
+                lease.release(problem)
+            else:
+                lease.fail(problem)
+            self.events.emit("error", problem=problem, shard=lease.name, attempt=lease.attempt)
+        if not leases:
+            self.events.emit("error", problem=problem)
         if isinstance(error, Unavailable):
             return  # `prepare` waits for its return
-        if lease.name not in self.failures:
-            self.failures.append(lease.name)
+        if leases and leases[0].name not in self.failures:
+            self.failures.append(leases[0].name)
         if len(self.failures) >= MOST_FAILED:
             raise error
         time.sleep(self.settings.poll_max_s)
@@ -263,5 +291,6 @@ def _away_s(past: list[dict[str, Any]]) -> float:
 
 def _longest_s(past: list[dict[str, Any]]) -> float:
     """The longest of the last shards of earlier lives of this job; one that was cut took longer than it says."""
-    recent = [event.get("seconds") or 0.0 for event in past if event["event"] in ("shard", "cut")]
+    ends = [event for event in past if event["event"] in ("shard", "cut")]
+    recent = [event.get("held_s") or event.get("seconds") or 0.0 for event in ends]
     return float(max(recent[-_RECENT:], default=0.0))

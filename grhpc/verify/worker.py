@@ -24,6 +24,7 @@ from grhpc.lifetime import Lifetime
 from grhpc.records import DECISIONS, NO_ANSWER, NO_VERDICT, Rollout, Verdict
 from grhpc.store.decisions import DecisionLog
 from grhpc.store.events import EventLog
+from grhpc.store.hand import More, nothing
 from grhpc.store.queue import Lease
 from grhpc.store.rundir import RunDir
 from grhpc.store.serving import CutShort, serve
@@ -49,7 +50,8 @@ class VerifyWorker:
         self._verdicts = run.queue("verdicts")
         self._life, self._events = life, events
         self._tokenizer = load_tokenizer(config.verifier.model)
-        self._lease: Lease[Rollout] | None = None
+        self._leases: list[Lease[Rollout]] = []
+        self._room = _room(config)
         memory = DecisionLog.of_run(run, life.job, events)
         self._decider = decider or make_decider(config, self._tokenizer, self._stalled, memory, confidence=False)
         self._so_far = Counter[str]()
@@ -66,36 +68,43 @@ class VerifyWorker:
         self._events.emit("ready", seconds=time.monotonic() - begun_s)
         self._idle_since_s = time.monotonic()
 
-    def work(self, lease: Lease[Rollout]) -> None:
-        """Judge one shard, deliver its verdicts, end the lease. Raises CutShort on a drain, EngineError and others."""
+    def work(self, lease: Lease[Rollout], more: More = nothing) -> None:
+        """Judge the shard, and beside it further ones that are ready while the judge has room; deliver the verdicts of
+        each, end its lease. Raises CutShort on a drain, EngineError and others."""
         begun_s = time.monotonic()
         wait_s = begun_s - self._idle_since_s
-        self._lease = lease
-        pairs = [_pair(row, extract_answer(row.response)) for row in lease.rows]
-        distinct = [pair for pair in dict.fromkeys(pairs) if pair is not None]
-        decided = self._decider.decide(distinct, self._should_stop, lease.name)
+        self._leases = [lease]
+        pairs = [_pairs(lease)]
+        while len(distinct := _distinct(pairs)) < self._room and (further := more()) is not None:
+            self._leases.append(further)
+            pairs.append(_pairs(further))
+        decided = self._decider.decide(distinct, self._should_stop, "+".join(lease.name for lease in self._leases))
         if decided is None:
             raise CutShort(self._life.drain_reason or "the lease was lost")
-        verdicts = self._verdicts_of(lease.name, lease.rows, pairs, decided)
-        self._verdicts.put(lease.name, verdicts)
-        lease.done()
-        self._lease, self._idle_since_s = None, time.monotonic()
+        seen = dict.fromkeys(decided.reused, f"{self._life.job} {lease.name}")
+        judged = []
+        for held, of_it in zip(self._leases, pairs, strict=True):
+            verdicts = self._verdicts_of(held.name, held.rows, of_it, decided, seen)
+            self._verdicts.put(held.name, verdicts)
+            held.done()
+            judged.append((held.name, verdicts))
+        self._leases, self._idle_since_s = [], time.monotonic()
         for problem in decided.problems:
             self._events.emit("error", problem=problem)
-        self._tell(lease.name, verdicts, decided, wait_s, self._idle_since_s - begun_s)
+        self._tell(judged, decided, wait_s, self._idle_since_s - begun_s)
 
     def close(self) -> None:
         self._decider.close()
 
     def _should_stop(self) -> bool:
-        return self._life.draining or (self._lease is not None and self._lease.lost)
+        return self._life.draining or any(lease.lost for lease in self._leases)
 
     def _verdicts_of(
-        self, shard: str, rows: list[Rollout], pairs: list[Pair | None], decided: Decided
+        self, shard: str, rows: list[Rollout], pairs: list[Pair | None], decided: Decided, seen: dict[Pair, str]
     ) -> list[Verdict]:
+        """`seen` has the pairs before these, each with whose verdict it was where that is not in the decision."""
         texts = list({text for pair in pairs if pair is not None for text in (pair.answer, pair.reference)})
         tokens = dict(zip(texts, num_tokens(self._tokenizer, texts), strict=True))
-        seen: set[Pair] = set(decided.reused)
         verdicts = []
         for row, pair in zip(rows, pairs, strict=True):
             if pair is None:
@@ -103,44 +112,67 @@ class VerifyWorker:
                 continue
             lengths = tokens[pair.answer], tokens[pair.reference]
             reused, decision = pair in seen, decided.decisions[pair]
-            by = (decision.by or f"{self._life.job} {shard}") if reused else ""
+            by = (decision.by or seen[pair]) if reused else ""
             verdicts.append(_verdict(row, pair.answer, replace(decision, by=by), *lengths, reused))
-            seen.add(pair)
+            seen.setdefault(pair, f"{self._life.job} {shard}")
         return verdicts
 
-    def _tell(self, shard: str, verdicts: list[Verdict], decided: Decided, wait_s: float, seconds: float) -> None:
-        counts = Counter(verdict.decision for verdict in verdicts)
+    def _tell(self, shards: list[tuple[str, list[Verdict]]], decided: Decided, wait_s: float, seconds: float) -> None:
+        """One event a shard. What was counted for all of them together stands in the first."""
         told = [decision for decision in decided.decisions.values() if decision.audit]
         audits = [decision for decision in told if decision.audit != NO_VERDICT]
-        judging = {
-            "rollouts": len(verdicts),
-            "judged": sum(v.layer == GENERATIVE and _pair(v, v.extracted) not in decided.refused for v in verdicts),
+        together: dict[str, Any] = {
             "asked": decided.asked,
             "asked_to_audit": decided.asked_to_audit,
             "audited": len(audits),
             "audit_differs": sum(decision.audit != decision.decision for decision in audits),
             "audit_no_verdict": len(told) - len(audits),
         }
-        self._so_far.update(judging)
-        self._events.emit(
-            "shard",
-            shard=shard,
-            groups=len({verdict.group for verdict in verdicts}),
-            **judging,
-            reused=sum(verdict.reused for verdict in verdicts),
-            decisions={decision: counts[decision] for decision in DECISIONS},
-            layers=dict(Counter(verdict.layer for verdict in verdicts)),
-            seconds=seconds,
-            wait_s=wait_s,
-            kind=verdicts[0].kind if verdicts else "",
-            so_far={**self._so_far, "asked_twice": decided.asked_twice, **decided.usage},
-        )
+        for shard, verdicts in shards:
+            counts = Counter(verdict.decision for verdict in verdicts)
+            judging = {
+                "rollouts": len(verdicts),
+                "judged": sum(v.layer == GENERATIVE and _pair(v, v.extracted) not in decided.refused for v in verdicts),
+                **together,
+            }
+            self._so_far.update(judging)
+            self._events.emit(
+                "shard",
+                shard=shard,
+                groups=len({verdict.group for verdict in verdicts}),
+                **judging,
+                reused=sum(verdict.reused for verdict in verdicts),
+                decisions={decision: counts[decision] for decision in DECISIONS},
+                layers=dict(Counter(verdict.layer for verdict in verdicts)),
+                seconds=seconds / len(shards),
+                held_s=seconds,
+                wait_s=wait_s,
+                kind=verdicts[0].kind if verdicts else "",
+                so_far={**self._so_far, "asked_twice": decided.asked_twice, **decided.usage},
+            )
+            together, wait_s = dict.fromkeys(together, 0), 0.0
 
     def _stalled(self, seconds: float) -> None:
         problem = f"the judge made no progress for {seconds:.0f} s"
-        if self._lease is not None:
-            self._lease.fail(problem)
+        for lease in self._leases:
+            if not lease.ended:
+                lease.fail(problem)
         self._events.emit("error", problem=problem)
+
+
+def _room(config: Config) -> int:
+    """How many questions keep the judge busy; rules take one shard after the other."""
+    if not config.verify.asks_a_model:
+        return 0
+    return config.verifier.endpoint.concurrency if config.verifier.endpoint.url else config.verify.engine.max_num_seqs
+
+
+def _pairs(lease: Lease[Rollout]) -> list[Pair | None]:
+    return [_pair(row, extract_answer(row.response)) for row in lease.rows]
+
+
+def _distinct(shards: list[list[Pair | None]]) -> list[Pair]:
+    return list(dict.fromkeys(pair for pairs in shards for pair in pairs if pair is not None))
 
 
 def _pair(row: Rollout, extracted: str | None) -> Pair | None:

@@ -13,7 +13,8 @@ from random_models import SPECIAL, reference_greedy, reference_logprobs
 from safetensors.torch import load_file, save_file
 
 from grhpc.config import EngineConfig
-from grhpc.engine.vllm import Request, VllmEngine, _children_ignore_signals, context_tokens
+from grhpc.engine.vllm import Request, VllmEngine, context_tokens
+from grhpc.engine.vllm_start import _children_ignore_signals
 from grhpc.errors import ConfigError, EngineError
 
 PROMPTS = [[2, 40 + i, 41, 42, 43 + i, 3] for i in range(6)]
@@ -66,6 +67,35 @@ def test_a_step_takes_as_many_prompt_tokens_as_vllm_s_own_offline_class_lets_it(
     """By vLLM's other default, 2,048, prompts wait for further steps."""
     engine = engine_of(models.tied_a)
     assert engine._engine.vllm_config.scheduler_config.max_num_batched_tokens >= 4096
+
+
+def test_batches_come_and_go_one_beside_the_other(engine_of, models):
+    engine = engine_of(models.tied_a)
+    short, long = sampled(PROMPTS[:2], max_tokens=4), sampled(PROMPTS[2:], max_tokens=16)
+    wanted = [tokens(engine.generate(requests)) for requests in (long, short)]
+    first = engine.add(long)
+    assert engine.step() == {}
+    second, done = engine.add(short), {}
+    assert second != first
+    order = []
+    while len(done) < 2:
+        finished = engine.step()
+        order += finished
+        done |= finished
+    assert order == [second, first]
+    assert [tokens(done[first]), tokens(done[second])] == wanted
+
+
+def test_what_is_aborted_never_comes(engine_of, models):
+    engine = engine_of(models.tied_a)
+    dropped = engine.add(sampled(max_tokens=16))
+    engine.step()
+    engine.abort()
+    kept = engine.add(sampled(PROMPTS[:1], max_tokens=4))
+    done = {}
+    while kept not in done:
+        done |= engine.step()
+    assert dropped not in done and engine.step() == {}
 
 
 def test_stops_when_asked_and_goes_on_afterwards(engine_of, models):

@@ -84,9 +84,12 @@ class Broken:
 
     closed = False
 
-    def generate(self, requests, should_stop):
+    def add(self, requests):
         self.close()
         raise EngineError("it broke")
+
+    def abort(self):
+        pass
 
     def load_weights(self, folder):
         pass

@@ -142,6 +142,87 @@ def test_a_drain_in_the_middle_gives_the_shard_back_as_it_was(bench, monkeypatch
     assert bench.run.queue("rollouts").counts()["ready"] == 0
 
 
+def watch_engine(bench, monkeypatch) -> list[int]:
+    """How many shards were in the engine at each of its steps."""
+    host, in_hand, added, finished = bench.worker._host, [], [], []
+    add, step = host.add, host.step
+
+    def counted_step():
+        in_hand.append(len(added) - len(finished))
+        done = step()
+        finished.extend(done)
+        return done
+
+    monkeypatch.setattr(host, "add", lambda requests: added.append(1) or add(requests))
+    monkeypatch.setattr(host, "step", counted_step)
+    return in_hand
+
+
+def test_the_next_shard_does_not_wait_for_the_last_response_of_this_one(bench, monkeypatch):
+    bench.publish(0, model=0)
+    names = [f"g{group:08d}-0001" for group in range(4)]
+    for group, name in enumerate(names):
+        bench.put(name, prompt(group))
+    alone = {}
+    for name in names:  # what each gives by itself
+        bench.worker.prepare()
+        bench.worker.work(bench.run.queue("prompts").claim("local-1"))
+        alone[name] = bench.taken()
+    for group, name in enumerate(names):
+        bench.put(name, prompt(group))
+    in_hand = watch_engine(bench, monkeypatch)
+    bench.serve()
+    assert max(in_hand) == 4
+    beside = {f"g{rows[0].group:08d}-0001": rows for rows in (bench.taken() for _ in names)}
+    assert beside == alone, "company changes no sample"
+    events = bench.told("shard")[-4:]
+    assert all(event["seconds"] > 0 for event in events)
+    assert sum(event["seconds"] for event in events) <= max(event["held_s"] for event in events) + 0.5
+
+
+def test_no_more_than_the_engine_has_room_for_is_taken(bench, monkeypatch):
+    bench.publish(0, model=0)
+    for group in range(4):
+        bench.put(f"g{group:08d}-0001", prompt(group))
+    in_hand = watch_engine(bench, monkeypatch)
+    monkeypatch.setattr(bench.worker._host.engine, "_max_num_seqs", 4)  # three are a shard: room for a second, not more
+    bench.serve()
+    assert max(in_hand) == 2
+
+
+def test_newer_weights_end_the_company(bench, monkeypatch):
+    """What comes after their publication waits until the engine is empty and has them."""
+    bench.publish(0, model=0)
+    bench.put("g00000000-0001", prompt(0))
+    worker = bench.worker
+
+    def publish_and_go_on(lease):
+        bench.publish(1, model=1)
+        bench.put("g00000002-0001", prompt(2, admitted_version=1))
+        monkeypatch.setattr(worker, "_begin", begin)
+        return begin(lease)
+
+    begin = worker._begin
+    monkeypatch.setattr(worker, "_begin", publish_and_go_on)
+    bench.put("g00000001-0001", prompt(1))
+    bench.serve()
+    versions = {rows[0].group: rows[0].weight_version for rows in (bench.taken() for _ in range(3))}
+    assert versions == {0: 0, 1: 1, 2: 1}
+
+
+def test_heldout_shards_go_together_only_with_those_of_their_version(bench, monkeypatch):
+    bench.publish(0, model=0)
+    bench.publish(1, model=1)
+    for version in (0, 1):
+        for group in (0, 1):
+            bench.put(f"h{version:06d}-{group:08d}-0001", prompt(group, kind=HELDOUT, admitted_version=version))
+    in_hand = watch_engine(bench, monkeypatch)
+    bench.serve()
+    taken = [bench.taken() for _ in range(4)]
+    assert all(row.weight_version == row.admitted_version for rows in taken for row in rows)
+    assert max(in_hand) == 2
+
+
 def test_a_failing_engine_delivers_nothing_and_is_replaced(bench, monkeypatch):
     bench.publish(0, model=0)
     bench.put(SHARD, prompt(0))

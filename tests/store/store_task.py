@@ -33,7 +33,7 @@ class Task:
     def serve(self) -> str:
         return serve(self.run, "prompts", self, self.life, self.run.events("rollout", "local-1"))
 
-    def work(self, lease) -> None:
+    def work(self, lease, more) -> None:
         self.worked.append(lease.name)
         if self._work:
             self._work(self, lease)

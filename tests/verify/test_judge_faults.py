@@ -94,7 +94,7 @@ def failures_told(run) -> str:
 def test_the_run_goes_on_when_the_judge_is_back(tmp_path, tokenizer, tokenizer_dir, fault):
     """The second shard meets the fault once or twice, which may cost attempts, but no verdict."""
     breaks, problem = FAULTS[fault]
-    run = make_run(tmp_path, tokenizer_dir, max_attempts=5, idle_s=60.0)
+    run = make_run(tmp_path, tokenizer_dir, room=SIZE, max_attempts=5, idle_s=60.0)
     put_rollouts(run)
     broken = 1 if fault in ("dies", "crashes", "is away") else 2 * SIZE
     serve_with(run, tokenizer, Breaking(breaks, SIZE, broken))
@@ -108,7 +108,7 @@ def test_the_run_goes_on_when_the_judge_is_back(tmp_path, tokenizer, tokenizer_d
 @pytest.mark.parametrize("fault", [name for name in FAULTS if name != "is away"])
 def test_no_reward_comes_of_a_judge_that_does_not_come_back(tmp_path, tokenizer, tokenizer_dir, fault):
     breaks, problem = FAULTS[fault]
-    run = make_run(tmp_path, tokenizer_dir, max_attempts=2, idle_s=60.0)
+    run = make_run(tmp_path, tokenizer_dir, room=SIZE, max_attempts=2, idle_s=60.0)
     put_rollouts(run)
     with pytest.raises((EngineError, RuntimeError)):
         serve_with(run, tokenizer, Breaking(breaks, SIZE, 10**9))
@@ -122,7 +122,7 @@ def test_no_reward_comes_of_a_judge_that_does_not_come_back(tmp_path, tokenizer,
 @pytest.mark.parametrize("fault", ["says nothing", "writes rubbish", "decides too early", "never ends"])
 def test_rubbish_for_a_few_answers_is_no_number_for_them(tmp_path, tokenizer, tokenizer_dir, fault):
     """Too few to call the judge broken: those groups are dropped, and status counts them."""
-    run = make_run(tmp_path, tokenizer_dir, idle_s=60.0)
+    run = make_run(tmp_path, tokenizer_dir, room=SIZE, idle_s=60.0)
     put_rollouts(run)
     breaks = FAULTS[fault][0]
     serve_with(run, tokenizer, lambda p, attempt: breaks(p, attempt) if "Student: 103" in p else yes(p, attempt))
@@ -135,7 +135,7 @@ def test_rubbish_for_a_few_answers_is_no_number_for_them(tmp_path, tokenizer, to
 
 
 def test_a_judge_that_hangs_ends_its_process_and_the_next_one_goes_on(tmp_path, tokenizer, tokenizer_dir):
-    run = make_run(tmp_path, tokenizer_dir, max_attempts=5, idle_s=60.0)
+    run = make_run(tmp_path, tokenizer_dir, room=SIZE, max_attempts=5, idle_s=60.0)
     put_rollouts(run)
     words = [sys.executable, str(HERE / "hanging_judge.py"), str(run.path), str(2 * SIZE)]
     paths = os.pathsep.join([str(HERE.parents[1]), str(HERE.parent), str(HERE)])

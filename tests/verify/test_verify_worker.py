@@ -248,6 +248,24 @@ def test_a_drain_gives_the_shard_back_as_it_was(bench_of):
     assert [e["event"] for e in read_events(bench.run.events_dir)] == ["ready", "cut", "drain", "stop"]
 
 
+def test_shards_that_are_ready_are_judged_together_while_the_judge_has_room(bench_of):
+    bench = bench_of(room=4)
+    names = [f"g{group:08d}-0001" for group in range(4)]
+    for group, name in enumerate(names):
+        answers = [f"\\boxed{{{answer}}}" for answer in (group // 2, 50 + group)]
+        bench.run.queue("rollouts").put(
+            name, [dataclasses.replace(r, question="?") for r in shard(*answers, group=group)]
+        )
+    bench.serve()
+    told = bench.told("shard")
+    assert [event["shard"] for event in told] == names
+    assert [event["asked"] for event in told] == [5, 0, 0, 1], "three of them together, for so many filled the room"
+    rows = [row for _ in names for row in bench.run.queue("verdicts").claim("reader").rows]
+    together = "+".join(names[:3])
+    assert [row.judged_by for row in rows] == ["", "", f"local-1 {names[0]}", "", "", "", f"local-1 {together}", ""]
+    assert all(row.decision == YES for row in rows)
+
+
 def test_a_shard_that_was_taken_away_is_not_judged_on(bench_of, monkeypatch):
     bench = bench_of()
     bench.run.queue("rollouts").put(SHARD, shard("\\boxed{5}"))
