@@ -148,7 +148,6 @@ def _state(learner: Learner, *, is_loading: bool) -> dict[str, Any]:
     metadata = {
         # The default sharding type of Megatron-Core 0.16.1 is broken; this one can be read under any layout.
         "distrib_optim_sharding_type": "fully_reshardable",
-        "distrib_optim_fully_reshardable_mem_efficient": True,
         "chained_optim_avoid_prefix": True,
         "singleton_local_shards": False,
         "dp_cp_group": mpu.get_data_parallel_group(with_context_parallel=True),

@@ -14,6 +14,8 @@ from megatron.core.dist_checkpointing.strategies import filesystem_async
 from megatron.core.optimizer import distrib_optimizer
 from megatron.core.tensor_parallel import random as tensor_parallel_random
 
+from grhpc.train.optimizer_shards import save_own_part
+
 _MARK = "_grhpc_mended"
 
 
@@ -26,6 +28,7 @@ def apply() -> None:
     _mend_parameter_states(cls)
     _mend_load(cls)
     _mend_state_dict(cls)
+    save_own_part(cls)
     _mend_recompute()
     _write_in_process()
 
@@ -109,15 +112,17 @@ class _Done:
 
 
 def _write_in_process() -> None:
-    """filesystem_async.py:46 and :205: a save starts a manager process (which imports the main script again and hangs
-    without a main guard) and forks a writer a file, under live GPU and network runtimes. A save that is waited for
-    needs neither: the files are written here, one after another."""
+    """filesystem_async.py:46, :177 and :205: a save starts a manager process (which imports the main script again and
+    hangs without a main guard), copies all of a rank's tensors to the host, and forks a writer a file, under live GPU
+    and network runtimes. A save that is waited for needs none of it: tensor by tensor, the files are written here."""
     cls: Any = filesystem_async.FileSystemWriterAsync
 
     def write(transforms: Any, _use_msc: bool, _rank: int, buckets: Any, results: Any) -> None:
         local: queue.Queue[Any] = queue.Queue()
         written: Any = {}
-        for number, bucket in enumerate(buckets):
+        for number, (path, name, (objects, tensors)) in enumerate(buckets):
+            on_host = ((item, tensor.to("cpu")) for item, tensor in tensors)  # one at a time, as each is written
+            bucket = path, name, (objects, on_host)
             cls.write_preloaded_data(transforms, number, bucket, local, _Done(), use_fsync=True)
             _, outcome = local.get_nowait()
             if isinstance(outcome, Exception):
@@ -127,4 +132,5 @@ def _write_in_process() -> None:
         results.put(written)
 
     cls.write_preloaded_data_multiproc = staticmethod(write)
+    cls.preload_tensors = staticmethod(lambda buckets, _non_blocking=True: buckets)
     filesystem_async._results_queue = queue.Queue()

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from megatron.core.dist_checkpointing.strategies import filesystem_async
+from memory import PeakMemory
 
 from grhpc.config import Config
 from grhpc.errors import ConfigError, StoreError
 from grhpc.grpo.batch import Batch, Floats
 from grhpc.sft_config import SftConfig
-from grhpc.train import checkpoint
+from grhpc.train import checkpoint, mcore_fixes
 from grhpc.train.logprobs import logprobs_and_entropy
 from grhpc.train.microbatch import MicroBatch
 from grhpc.train.packing import Row
@@ -159,6 +160,22 @@ def save_only(config: Config, model_dir: Path, folder: Path) -> str:
         return ""
     except StoreError as error:
         return str(error)
+    finally:
+        trainer.close()
+
+
+def peaks_of_saving_and_loading(config: Config, model_dir: Path, folder: Path) -> dict[str, int]:
+    """What a rank's tensors took at most while it saved a fresh model, and while it loaded it; its parameters."""
+    trainer = Trainer(config, model_dir)
+    try:
+        for optimizer in getattr(trainer.learner.optimizer, "chained_optimizers", [trainer.learner.optimizer]):
+            mcore_fixes.prepare_adam(optimizer)
+        with PeakMemory() as saving:
+            checkpoint.save_checkpoint(trainer.learner, folder, {})
+        with PeakMemory() as loading:
+            checkpoint.load_checkpoint(trainer.learner, folder)
+        parameters = sum(p.numel() for p in trainer.learner.model.parameters())
+        return {"saving": saving.peak, "loading": loading.peak, "parameters": parameters}
     finally:
         trainer.close()
 

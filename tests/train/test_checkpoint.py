@@ -2,18 +2,22 @@
 
 import json
 import os
+import queue
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rank_tasks
+import torch
+from megatron.core.dist_checkpointing.strategies import filesystem_async
 from torch.distributed.checkpoint.api import CheckpointException
 from trainer_cases import make_config
 
 from grhpc.errors import ConfigError, CorruptFile, StoreError
 from grhpc.train import checkpoint
 from grhpc.train.checkpoint import MANIFEST, verify_checkpoint
+from grhpc.train.optimizer_shards import rectangles
 from grhpc.train.step import Trainer
 
 LAYOUTS = {
@@ -24,12 +28,25 @@ LAYOUTS = {
 
 
 @pytest.fixture(scope="module")
-def saved(pool, model_of, batches_of, tmp_path_factory):
-    """A run of three steps under TP2PP2, with a checkpoint after the first: (folder, what followed)."""
-    *batches, probe = batches_of("qwen3-tied")
-    folder = tmp_path_factory.mktemp("checkpoints") / "s000001"
-    config = make_config(train={"tensor_parallel": 2, "pipeline_parallel": 2})
-    return folder, pool.run(4, rank_tasks.save_midway, config, model_of("qwen3-tied"), batches, probe, folder, 1)[0]
+def saved_under(pool, model_of, batches_of, tmp_path_factory):
+    """A run of three steps on four ranks, with a checkpoint after the first: sizes -> (folder, what followed)."""
+    made = {}
+
+    def get(**sizes):
+        key = tuple(sizes.items())
+        if key not in made:
+            *batches, probe = batches_of("qwen3-tied")
+            folder, model = tmp_path_factory.mktemp("checkpoints") / "s000001", model_of("qwen3-tied")
+            config = make_config(train=sizes)
+            made[key] = folder, pool.run(4, rank_tasks.save_midway, config, model, batches, probe, folder, 1)[0]
+        return made[key]
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def saved(saved_under):
+    return saved_under(tensor_parallel=2, pipeline_parallel=2)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -48,17 +65,19 @@ def test_resume_under_the_same_layout_is_bit_exact(pool, model_of, batches_of, t
 
 
 @pytest.mark.parametrize(
-    ("ranks", "sizes"),
+    ("saved_sizes", "ranks", "sizes"),
     [
-        (1, {}),
-        (2, {}),
-        (2, {"tensor_parallel": 2}),
-        (4, {"pipeline_parallel": 2}),
-        (4, {"tensor_parallel": 2, "sequence_parallel": True}),
+        ({"tensor_parallel": 2, "pipeline_parallel": 2}, 1, {}),
+        ({"tensor_parallel": 2, "pipeline_parallel": 2}, 2, {}),
+        ({"tensor_parallel": 2, "pipeline_parallel": 2}, 2, {"tensor_parallel": 2}),
+        ({"tensor_parallel": 2, "pipeline_parallel": 2}, 4, {"pipeline_parallel": 2}),
+        ({"tensor_parallel": 2}, 4, {}),  # DP2 -> DP4: every rank's ranges begin elsewhere
+        ({}, 3, {}),
+        ({}, 4, {"tensor_parallel": 2, "sequence_parallel": True}),
     ],
 )
-def test_resume_under_another_layout_agrees(pool, model_of, batches_of, saved, ranks, sizes):
-    folder, expected = saved
+def test_resume_under_another_layout_agrees(pool, model_of, batches_of, saved_under, saved_sizes, ranks, sizes):
+    folder, expected = saved_under(**saved_sizes)
     *batches, probe = batches_of("qwen3-tied")
     config = make_config(train=sizes)
     found = pool.run(ranks, rank_tasks.resume, config, model_of("qwen3-tied"), batches, probe, folder)[0]
@@ -74,6 +93,52 @@ def test_training_on_differs_from_resuming_elsewhere(pool, model_of, batches_of,
     wrong_order = [batches[0], batches[2], batches[1]]
     found = pool.run(1, rank_tasks.resume, make_config(), model_of("qwen3-tied"), wrong_order, probe, folder)[0]
     assert found["figures"] != expected["figures"]
+
+
+@pytest.mark.parametrize("shape", [(37,), (5, 7), (1, 30), (30, 1)])
+def test_every_range_of_a_flattened_tensor_is_cut_into_rectangles(shape):
+    size = int(np.prod(shape))
+    whole = torch.arange(size).view(shape)
+    for first in range(size + 1):
+        for end in range(first, size + 1):
+            cuts = rectangles(first, end, shape)
+            assert len(cuts) <= 3 and [i for cut in cuts for i in range(*cut)] == list(range(first, end))
+            for begin, stop in cuts:
+                places = torch.nonzero((whole >= begin) & (whole < stop))
+                box = places.amax(0) - places.amin(0) + 1
+                assert int(box.prod()) == stop - begin, "what lies between its corners is its own, and nothing else"
+
+
+def test_every_replica_writes_and_reads_its_own_part_of_the_state_and_no_more(pool, model_of, tmp_path):
+    """12 bytes a parameter must neither come together on the first replica to be saved, nor on any to be loaded."""
+    folder = tmp_path / "s000001"
+    answers = pool.run(4, rank_tasks.peaks_of_saving_and_loading, make_config("bfloat16"), model_of("qwen3"), folder)
+    state = 12 * answers[0]["parameters"]
+    for rank, answer in enumerate(answers):
+        weights = state / 6 if rank == 0 else 0  # those of the model are the same everywhere
+        written = (folder / f"__{rank}_0.distcp").stat().st_size
+        assert state / 4 + weights < written < 1.3 * (state / 4 + weights)  # an entry has a header of its own
+        assert answer["saving"] < 1.2 * (state / 4 + weights)
+        assert answer["loading"] < 0.2 * state
+
+
+def test_tensors_reach_the_host_one_at_a_time(tmp_path, monkeypatch):
+    happened = []
+
+    class OnDevice:
+        def to(self, device):
+            happened.append(f"to {device}")
+            return torch.zeros(1)
+
+    def write(*_args, **_kwargs):
+        happened.append("written")
+
+    monkeypatch.setattr(filesystem_async, "_write_item", write)
+    results = queue.Queue()
+    buckets = [(str(tmp_path / "__0_0.distcp"), "__0_0.distcp", ([], [(None, OnDevice()), (None, OnDevice())]))]
+    writer = filesystem_async.FileSystemWriterAsync
+    writer.write_preloaded_data_multiproc([], False, 0, writer.preload_tensors(buckets, True), results)
+    assert happened == ["to cpu", "written"] * 2 and len(results.get_nowait()) == 1
 
 
 def copy_of(saved, tmp_path):
