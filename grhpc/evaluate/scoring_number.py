@@ -1,17 +1,18 @@
 """Reads a number from the text of a final answer: decimals, fractions, powers, roots, pi, a unit after it.
 
-A small reader of arithmetic in plain text and LaTeX. It evaluates nothing but arithmetic on floats, so that no answer
-can run code, take long, or fill the memory.
-
-Does not know: what the right answer is. Invariant: takes time linear in the text's length, which is bounded; what is
-not wholly understood is None, and never a number.
+Does not know: what the right answer is. Invariant: takes bounded time, as the text's length is bounded and so is the
+size of all numbers; what is not wholly understood is None, and never a number.
 """
 
 import math
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from grhpc.evaluate.scoring_arithmetic import Real, evaluate, size
 
 _LONGEST = 200  # characters
-_DEEPEST = 30
 _RAISED = str.maketrans("\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207b", "0123456789-")
 _SUPERSCRIPT = re.compile("[\u2070\u00b9\u00b2\u00b3\u2074-\u2079\u207b]+")
 _REPLACED = (
@@ -48,18 +49,21 @@ _SPACING = re.compile(r"\\[,;:! ]|\\q?quad|\\[()\[\]]|~")
 _WRAPPED = re.compile(r"\\(?:text|mathrm|textrm|operatorname|mathbf|mbox|rm)\s*\{([^{}]*)\}")
 _TIMES = re.compile(r"(?<=\d) ?[xX] ?(?=10\s*\^)")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))|(?<=\d) (?=\d{3}(?!\d))")
-_EQUALS = re.compile(r"=|\u2248|\\approx|\\simeq|\\sim(?![a-z])")
+_APPROX = r"\u2248|\\approx|\\simeq|\\sim(?![a-z])"
+_EQUALS = re.compile(rf"(=|{_APPROX})")
+_SAYS_AGAIN = re.compile(rf"\(\s*(?:=|{_APPROX}|(?:approximately|about|or|i\.e\.,?)(?![a-z])|approx\.?)\s*")
+_AGAIN = "\0"  # in the text, where a bracket is said to say the number again
+_RESTATED = re.compile(rf"(?P<said>.*[^\s(])\s*\((?P<mark>{_AGAIN}?)(?P<again>[^()]*)\)", re.DOTALL)
+_SUM = re.compile(r"(?<=[\w)}])(?<!\d[eE])\s*[-+]")
+_NAME = re.compile(r"\s*\\?[A-Za-z]+\s*")
+_DECIMAL = re.compile(r"\d*\.(?P<places>\d+)|\d+(?:\.(?P<more>\d*))?(?=[eE][-+]?\d)")
+_WHOLE = re.compile(r"[-+]?\d*[1-9](?P<zeros>0*)")
 # What makes "x = 3, x = 5" or "x <= 3" no equation that ends in the one answer.
 _NO_EQUATION = re.compile(
     r"[,;<>!\u2260\u2264\u2265\u00b1]|\\(?:not|ne|neq|le|leq|ge|geq|lt|gt|pm)(?![a-z])|\d\s+[A-Za-z]\w*\s*$"
     r"|(?<![A-Za-z\\])(?:or|and|not|nor|if|for|when|where|with|at|but|while|then|to|either)(?![A-Za-z])"
 )
 _BRACKETED = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|\{[^{}]*\}|(?<=[\d)])!(?=\s)")
-_BARE = r"\d[\d.]*\s*%?"
-_RANGE = re.compile(rf"{_BARE}\s*-\s*{_BARE}(?:\s*-\s*{_BARE})*|{_BARE}(?:\s*/\s*{_BARE}){{2,}}")  # 5-6, or a date
-_TOKEN = re.compile(
-    r"\s*(?:(?P<number>(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)|(?P<name>\\?[A-Za-z]+)|(?P<sign>[-+*/^(){}\[\]!%_]))"
-)
 _KNOWN = "km|cm|mm|nm|um|kg|mg|ms|ns|kHz|MHz|GHz|Hz|kJ|MeV|keV|GeV|eV|kPa|Pa|kN|kW|mW|MW|mA|mV|kV|mol|rad|bits?|cal|min"
 _UNIT = re.compile(
     r"(?P<value>.*[\d)}\]!%])(?:\s*(?:(?:"
@@ -77,29 +81,98 @@ _NO_UNIT = re.compile(
     re.IGNORECASE,
 )
 _ANGLED = re.compile(r"\\?(?:arc)?(?:sin|cos|tan)|\\?(?:log|ln|exp)|\\?pi(?![a-z])")  # beside which a degree is no unit
-_FUNCTIONS = {"sin": math.sin, "cos": math.cos, "tan": math.tan, "ln": math.log, "exp": math.exp}
-_FUNCTIONS |= {"arctan": math.atan, "arcsin": math.asin, "arccos": math.acos}
-_CONSTANTS = {"pi": math.pi, "e": math.e}
 
 
-def read_number(text: str, *, unit: bool = True) -> float | None:
+@dataclass(frozen=True)
+class Number:
+    """A number as it was written: `unit` is one unit in the last place of a decimal, 0 where there is none."""
+
+    value: Real
+    unit: Real = Fraction(0)
+
+    def times(self, factor: int) -> "Number":
+        return Number(self.value * factor, self.unit * factor)
+
+    def distance(self, other: "Number") -> Real:
+        try:
+            return size(self.value - other.value)
+        except OverflowError:  # a fraction beyond all floats
+            return math.inf
+
+    def agrees(self, other: "Number") -> bool:
+        """Whether both may be one number, each as it was rounded or cut off."""
+        noise = size(self.value) * 1e-9 if isinstance(self.value, float) else 0
+        limit, rounded, exact = self.unit + other.unit, *((self, other) if self.unit else (other, self))
+        if not exact.unit and size(rounded.value) > size(exact.value):  # so it was not cut off
+            limit /= 2
+        return self.distance(other) <= limit + noise
+
+
+def read_number(text: str, *, unit: bool = True) -> Real | None:
     """The number that the whole text says; None where it says something else. 25% is 0.25; what stands before the last
     equals sign does not count, nor does a unit after the number, which may stand there only if `unit`."""
+    sides = read_sides(text, unit=unit)
+    return sides[-1].value if sides else None
+
+
+def read_sides(text: str, *, unit: bool = True) -> list[Number]:
+    """All numbers that the text says to be one: those between equals signs that can be read, and what a bracket after
+    them says again: of "x = 4/9 = 0.444 (44%)" three. The last one is the text's number; [] where it has none."""
     if len(text) > _LONGEST:
-        return None
-    text = _right_side(_THOUSANDS.sub("", _cleaned(text))).lstrip(" ;").rstrip(" .;")
-    value = _evaluate(text)
-    if value is not None or not unit:
-        return value
-    match = _UNIT.fullmatch(text)
-    if match is None or _NO_UNIT.search(said := text[match.end("value") :]):
-        return None
-    if ("\u00b0" in said or "deg" in said.lower()) and _ANGLED.search(match["value"]):
-        return None
-    return _evaluate(match["value"])
+        return []
+    text = _SAYS_AGAIN.sub("(" + _AGAIN, _THOUSANDS.sub("", _cleaned(text)))
+    sides = [_read_side(side, rounded, unit) for side, rounded in _sides(text)]
+    return [number for side in sides for number in side] if sides[-1] else []
 
 
-def read_numbers(text: str) -> list[float] | None:
+def consistent(numbers: Sequence[Number]) -> bool:
+    """Whether all of them may be one number."""
+    return all(one.agrees(other) for one in numbers for other in numbers)
+
+
+def _read_side(text: str, rounded: bool, unit: bool) -> list[Number]:
+    """The number, and before it what a bracket says again. 3(4) may be a product, or a number with another."""
+    text = text.lstrip(" ;").rstrip(" .;")
+    restated = _RESTATED.fullmatch(text)
+    if restated is not None:
+        said = _read_one(restated["said"], rounded, unit)
+        again = _read_one(restated["again"], bool(restated["mark"]), unit)
+        if said and again and said.agrees(again):
+            sure = restated["mark"] or said.unit or again.unit or "%" in restated["again"]
+            return [again, said] if sure and not _SUM.search(restated["again"]) else []
+    number = _read_one(text, rounded, unit)
+    return [number] if number else []
+
+
+def _read_one(text: str, rounded: bool, unit: bool) -> Number | None:
+    value = evaluate(text)
+    match = _UNIT.fullmatch(text) if value is None and unit else None
+    if match is not None:
+        said = text[match.end("value") :]
+        angle = "\u00b0" in said or "deg" in said.lower()
+        if _NO_UNIT.search(said) or (angle and _ANGLED.search(match["value"])):
+            return None
+        text = match["value"]
+        value = evaluate(text)
+    try:
+        return None if value is None else Number(value, _last_place(text, value, rounded))
+    except OverflowError:
+        return None
+
+
+def _last_place(text: str, value: Real, rounded: bool) -> Real:
+    """One unit in the last place of the coarsest decimal, as far as it moves the value; of `rounded` whole numbers in
+    the last place that is not zero."""
+    if rounded and (whole := _WHOLE.fullmatch(text)):
+        return Fraction(10 ** len(whole["zeros"]))
+    units: list[Real] = [Fraction(0)]
+    for match in _DECIMAL.finditer(text):
+        unit, number = Fraction(1, 10 ** len(match["places"] or match["more"] or "")), Fraction(match[0])
+        units.append(unit * size(value) / number if number else unit)
+    return max(units)
+
+
+def read_numbers(text: str) -> list[Real] | None:
     """The numbers of a list, in brackets or not; None where one of them is not a number."""
     text = (
         re.sub(r"\band\b|;", ",", _WRAPPED.sub(r" \1 ", text.replace("\\{", "[").replace("\\}", "]")))
@@ -124,13 +197,14 @@ def split_outside(text: str) -> list[str]:
     return [part.strip() for part in parts]
 
 
-def _right_side(text: str) -> str:
-    """What stands after the last equals sign, where what stands before it is one equation; else the whole."""
-    *before, last = _EQUALS.split(text)
-    for side in before:
-        if _NO_EQUATION.search(_BRACKETED.sub(" ", side)):
-            return text
-    return last
+def _sides(text: str) -> list[tuple[str, bool]]:
+    """What stands between equals signs, and whether it follows "about", where this is one equation; else the whole. A
+    name in front ("e = 5") is none of its numbers."""
+    parts = _EQUALS.split(text)
+    if any(_NO_EQUATION.search(_BRACKETED.sub(" ", side)) for side in parts[:-1:2]):
+        return [(text, False)]
+    sides = [(parts[at], at > 0 and parts[at - 1] != "=") for at in range(0, len(parts), 2)]
+    return sides[1:] if len(sides) > 1 and _NAME.fullmatch(sides[0][0]) else sides
 
 
 def _cleaned(text: str) -> str:
@@ -138,161 +212,3 @@ def _cleaned(text: str) -> str:
     for written, plain in _REPLACED:
         text = text.replace(written, plain)
     return _TIMES.sub("*", " ".join(_SPACING.sub(" ", _WRAPPED.sub(r" \1 ", text)).split()))
-
-
-def _evaluate(text: str) -> float | None:
-    if _RANGE.fullmatch(text):
-        return None
-    try:
-        reader = _Arithmetic(text)
-        value = reader.sum(0)
-        return value if reader.done and math.isfinite(value) else None
-    except (ValueError, ArithmeticError):
-        return None
-
-
-class _Arithmetic:
-    """Recursive descent over tokens; raises ValueError where the text is no arithmetic."""
-
-    def __init__(self, text: str) -> None:
-        self._tokens: list[tuple[str, str]] = []
-        at = 0
-        text = text.rstrip()
-        while at < len(text):
-            match = _TOKEN.match(text, at)
-            if match is None:
-                raise ValueError(text)
-            kind = match.lastgroup or ""
-            self._tokens.append((kind, match[kind].lstrip("\\")))
-            at = match.end()
-        self._at = 0
-
-    @property
-    def done(self) -> bool:
-        return self._at == len(self._tokens)
-
-    def sum(self, depth: int) -> float:
-        if depth > _DEEPEST:
-            raise ValueError("too deep")
-        value = self._product(depth)
-        while self._peek() in ("+", "-"):
-            value += self._product(depth) if self._next()[1] == "+" else -self._product(depth)
-        return value
-
-    def _product(self, depth: int) -> float:
-        value, last = self._signed(depth), self._last_kind()
-        while True:
-            sign = self._peek()
-            if sign in ("*", "/"):
-                self._next()
-                factor = self._signed(depth)
-                value = value * factor if sign == "*" else value / factor
-            elif self._starts_factor(last):
-                value *= self._power(depth)
-            else:
-                return value
-            last = self._last_kind()
-
-    def _starts_factor(self, last: str) -> bool:
-        """Whether a factor follows without a sign: 2\\pi, 3(4), but neither "2 3" nor the mixed 1\\frac{1}{2}."""
-        if self.done:
-            return False
-        kind, word = self._tokens[self._at]
-        if kind == "number":
-            return False
-        return word in "({" if kind == "sign" else not (word == "frac" and last == "number")
-
-    def _signed(self, depth: int) -> float:
-        if self._peek() in ("+", "-"):
-            return self._signed(depth + 1) if self._next()[1] == "+" else -self._signed(depth + 1)
-        return self._power(depth)
-
-    def _power(self, depth: int) -> float:
-        if depth > _DEEPEST:
-            raise ValueError("too deep")
-        value = self._atom(depth)
-        if self._peek() in ("!", "%"):
-            value = _factorial(value) if self._next()[1] == "!" else value / 100
-            if self._peek() in ("!", "%"):  # a double factorial, or worse
-                raise ValueError(self._peek())
-        if self._peek() == "^":
-            self._next()
-            return math.pow(value, self._signed(depth + 1))
-        return value
-
-    def _atom(self, depth: int) -> float:
-        kind, word = self._next()
-        if kind == "number":
-            return float(word)
-        if kind == "sign" and word in "({[":
-            value = self.sum(depth + 1)
-            self._expect({"(": ")", "{": "}", "[": "]"}[word])
-            return value
-        if kind == "name" and word in _CONSTANTS:
-            return _CONSTANTS[word]
-        if kind == "name":
-            return self._function(word, depth + 1)
-        raise ValueError(word)
-
-    def _function(self, word: str, depth: int) -> float:
-        if word == "frac":
-            return self._argument(depth) / self._argument(depth)
-        if word in ("binom", "dbinom"):
-            above, below = self._argument(depth), self._argument(depth)
-            return _factorial(above) / _factorial(below) / _factorial(above - below)
-        if word == "sqrt":
-            root = 2.0
-            if self._peek() == "[":
-                root = self._atom(depth)
-            value = self._argument(depth)
-            return math.sqrt(value) if root == 2 else math.pow(value, 1 / root)
-        if word == "log" and self._peek() == "_":  # without a base it may be any of three
-            self._next()
-            base = self._argument(depth)
-            return math.log(self._only_argument(depth), base)
-        if word in _FUNCTIONS:
-            power = 1.0
-            if self._peek() == "^":
-                self._next()
-                power = self._signed(depth)
-                if power < 0:  # an inverse function, by custom
-                    raise ValueError(word)
-            return math.pow(_FUNCTIONS[word](self._only_argument(depth)), power)
-        raise ValueError(word)
-
-    def _only_argument(self, depth: int) -> float:
-        """An argument in round brackets, or one that nothing follows of which it could be a part: not \\sin 2\\pi."""
-        bracketed = self._peek() == "("
-        value = self._argument(depth)
-        if not bracketed and not self.done and self._peek() not in ("+", "-", ")", "}", "]"):
-            raise ValueError(self._peek())
-        return value
-
-    def _argument(self, depth: int) -> float:
-        """A bracket or one token; \\frac12 is a half."""
-        kind, word = self._tokens[self._at] if not self.done else ("", "")
-        if kind == "number" and len(word) > 1 and word.isdigit() and self._tokens[self._at - 1][1] == "frac":
-            self._tokens[self._at : self._at + 1] = [("number", digit) for digit in word]
-        return self._atom(depth)
-
-    def _peek(self) -> str:
-        return self._tokens[self._at][1] if not self.done else ""
-
-    def _last_kind(self) -> str:
-        return self._tokens[self._at - 1][0]
-
-    def _next(self) -> tuple[str, str]:
-        if self.done:
-            raise ValueError("the end")
-        self._at += 1
-        return self._tokens[self._at - 1]
-
-    def _expect(self, sign: str) -> None:
-        if self._next()[1] != sign:
-            raise ValueError(sign)
-
-
-def _factorial(value: float) -> float:
-    if not value.is_integer() or not 0 <= value <= 170:
-        raise ValueError("no factorial")
-    return float(math.factorial(int(value)))

@@ -6,31 +6,35 @@ TheoremQA compares by type: https://github.com/TIGER-AI-Lab/TheoremQA, number_ut
 (`compare_two_numbers`, `within_eps`, `compare_two_list`): a number within 4 % of the right one, and an integer one that
 rounds to it (there without the 4 %, so that 0.25 would be 0); a list as sorted numbers, so in any order.
 OlympiadBench: https://github.com/OpenBMB/OlympiadBench, eval/auto_scoring_judge.py: several answers in any order, and
-the row's own `error`, else 1e-8, as absolute tolerance. That a hundredth or a hundredfold counts there does not here.
+the row's own `error`, else 1e-8, as absolute tolerance. That a hundredth or a hundredfold counts there does not here,
+and the 1e-8 is for decimals: 2^{99} is not 2^{99}+1, and 0 is not 2^{-99}.
 BBEH: https://github.com/google-deepmind/bbeh, bbeh/evaluate.py (`fuzzy_match` and what precedes it).
 
 Does not know: responses, samples, deciders. Invariant: pure; what a rule cannot read is never True.
 """
 
-import math
 import re
 from collections.abc import Sequence
 from fractions import Fraction
 
 from grhpc.answer.choice import options_of
 from grhpc.answer.rules import exact
+from grhpc.evaluate.scoring_arithmetic import Real, size
 from grhpc.evaluate.scoring_letter import read_letter
-from grhpc.evaluate.scoring_number import read_number, read_numbers, split_outside
+from grhpc.evaluate.scoring_number import Number, consistent, read_numbers, read_sides, split_outside
 
-FLOAT_TOLERANCE = 0.04
-ABSOLUTE_TOLERANCE = 1e-8
+FLOAT_TOLERANCE = Fraction("0.04")
+ABSOLUTE_TOLERANCE = Fraction("1e-8")
+_RELATIVE = Fraction("1e-9")  # of a decimal, where that is more
+_SLACK = Fraction("1.01")  # a tolerance that is met but for the noise of floats
+_NOISE, _EXACT_BELOW = Fraction("1e-12"), 10**9  # of floats; beyond that they cannot tell a number from the next
 _NUMERAL = re.compile(r"[-+\u2212]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?")
 _YES, _NO = frozenset(("yes", "true", "correct")), frozenset(("no", "false", "incorrect", "not", "untrue"))
 _DEEPEST_FONT = 4
 _MOST_OPTIONS = 6  # TheoremQA's are (a) to (f)
 _FONT = re.compile(r"\\(?:text|texttt|textbf|mathrm|mathbf)\s*\{([^{}]*)\}")
 _LEFT_SIDE = re.compile(
-    r"(?!.*(?:\b(?:or|and|not)\b|\\n(?:ot|eq?)\b))[A-Za-z_\\][\w\\{}() ]{0,30}?\s*(?:=|\\in(?![a-z]))\s*([^=]*)"
+    r"(?!.*(?:\b(?:or|and|not)\b|\\n(?:ot|eq?)\b))([A-Za-z_\\][\w\\{}() ]{0,30}?)\s*(?:=|\\in(?![a-z]))\s*([^=]*)"
 )
 _TUPLE = re.compile(r"([\[(])(.*)([\])])", re.DOTALL)
 _BBEH_PREFIX = re.compile(r"\A.*the (?:final )?answer is:?\s*", re.DOTALL)
@@ -54,15 +58,16 @@ def same_theoremqa(question: str, gold: str, gold_type: str, answer: str) -> boo
     if gold_type == "option":
         options = list(options_of(question).values()) or [""] * _MOST_OPTIONS
         return read_letter(answer, options) == gold.strip("() ").upper()
-    wanted = read_numbers(gold)
-    given = read_numbers(answer) if gold_type.startswith("list") else _as_list(read_number(answer))
-    if wanted is None or given is None:
+    wanted, sides = read_numbers(gold), read_sides(answer)
+    ways = [[side.value] for side in sides]
+    if gold_type.startswith("list"):
+        ways, sides = [read_numbers(answer) or []], []
+    if wanted is None or not any(ways):
         return None if any(character.isdigit() or character == "\\" for character in answer) else False
-    if len(wanted) != len(given):
-        return False
-    integral = "integer" in gold_type and all(w.is_integer() for w in wanted)  # some rows' types are wrong
+    integral = "integer" in gold_type and all(w == int(w) for w in wanted)  # some rows' types are wrong
     percent = 100 if "%" in answer else 1  # 25% may be 0.25 or, where per cent are asked for, 25
-    return any(_all_close(wanted, [x * factor for x in given], integral) for factor in {1, percent})
+    same = any(_all_close(wanted, [x * f for x in given], integral) for given in ways for f in {1, percent})
+    return same if not same or consistent(sides) else None
 
 
 def same_olympiad(gold: str, gold_type: str, answer: str) -> bool | None:
@@ -70,11 +75,11 @@ def same_olympiad(gold: str, gold_type: str, answer: str) -> bool | None:
     several = "several" in gold_type
     wanted, given = (_items(text) if several else [text] for text in (gold, answer))
     stated = re.search(r"error ([\d.e+-]+)", gold_type)
-    tolerance = float(stated[1]) if stated else ABSOLUTE_TOLERANCE
+    tolerance = Fraction(stated[1]) if stated else None
     if len(wanted) == len(given) and _all_matched(wanted, given, tolerance):
         return True
-    plain = all(read_number(text, unit=False) is not None for text in [*wanted, *given])
-    return False if plain and "%" not in gold + answer else None
+    told_apart = all(_near(w, g, tolerance, unit=False) is not None for w in wanted for g in given)
+    return False if told_apart and "%" not in gold + answer else None
 
 
 def same_bbeh(gold: str, answer: str) -> bool:
@@ -116,13 +121,14 @@ def _read_bool(answer: str) -> bool | None:
     return None if yes == no else yes
 
 
-def _as_list(value: float | None) -> list[float] | None:
-    return None if value is None else [value]
-
-
-def _all_close(wanted: Sequence[float], given: Sequence[float], integral: bool) -> bool:
-    pairs = zip(sorted(wanted), sorted(given), strict=True)
-    return all(abs(g - w) <= FLOAT_TOLERANCE * abs(w) and (round(g) == w or not integral) for w, g in pairs)
+def _all_close(wanted: Sequence[Real], given: Sequence[Real], integral: bool) -> bool:
+    if len(wanted) != len(given):
+        return False
+    pairs = zip(map(Number, sorted(wanted)), map(Number, sorted(given)), strict=True)
+    return all(
+        w.distance(g) <= FLOAT_TOLERANCE * size(w.value) and (round(g.value) == w.value or not integral)
+        for w, g in pairs
+    )
 
 
 def _items(text: str) -> list[str]:
@@ -137,7 +143,7 @@ def _both_signs(text: str) -> list[str]:
     return [text.replace("\\pm", "+"), text.replace("\\pm", "-")] if "\\pm" in text else [text]
 
 
-def _all_matched(wanted: Sequence[str], given: Sequence[str], tolerance: float) -> bool:
+def _all_matched(wanted: Sequence[str], given: Sequence[str], tolerance: Fraction | None) -> bool:
     left = list(given)
     for item in wanted:
         match = next((other for other in left if _same(item, other, tolerance)), None)
@@ -147,7 +153,7 @@ def _all_matched(wanted: Sequence[str], given: Sequence[str], tolerance: float) 
     return True
 
 
-def _same(gold: str, answer: str, tolerance: float) -> bool:
+def _same(gold: str, answer: str, tolerance: Fraction | None) -> bool:
     """One right answer: the same text, the same number, or intervals and tuples of the same in the same order."""
     wanted, given = _right_side(gold), _right_side(answer)
     if exact(wanted, given) or _near(wanted, given, tolerance):
@@ -168,12 +174,35 @@ def _right_side(text: str) -> str:
     """What a variable is said to be: of "x = 5" and "x \\in [0, 1]" the right side."""
     text = text.replace("$", "").replace("\\left", "").replace("\\right", "").strip()
     said = _LEFT_SIDE.fullmatch(text)
-    return (said[1] if said else text).strip().removeprefix("+")
+    return (said[2] if said and not read_sides(said[1]) else text).strip().removeprefix("+")
 
 
-def _near(gold: str, answer: str, tolerance: float) -> bool:
-    wanted, given = read_number(gold), read_number(answer)
-    if wanted is None or given is None:
-        return False
+def _near(gold: str, answer: str, tolerance: Fraction | None, *, unit: bool = True) -> bool | None:
+    """Whether a number of the one is one of the other; None where they are none, cannot be told apart, or where the
+    answer calls numbers equal that are not, the right one among them."""
+    wanted, given = read_sides(gold, unit=unit), read_sides(answer, unit=unit)
+    if not wanted or not given:
+        return None
     factors = {1, 100 if "%" in answer else 1}
-    return any(math.isclose(wanted, given * f, rel_tol=1e-9, abs_tol=tolerance * 1.01) for f in factors)
+    told = {_compare(w, g.times(factor), tolerance) for w in wanted for g in given for factor in factors}
+    if True in told:
+        return True if consistent(given) else None
+    return None if None in told else False
+
+
+def _compare(gold: Number, answer: Number, tolerance: Fraction | None) -> bool | None:
+    """Fractions must be equal; of the others those so near as the tolerance says, or as a decimal of such a size can
+    be. None where the number is lost in these."""
+    apart, whole = gold.distance(answer), size(gold.value)
+    if tolerance is not None:
+        return apart <= tolerance * _SLACK
+    near, relative = apart <= ABSOLUTE_TOLERANCE * _SLACK, apart <= whole * _RELATIVE
+    if unit := answer.unit or gold.unit:
+        if (near and whole > 100 * ABSOLUTE_TOLERANCE) or (relative and 2 * apart <= unit * _SLACK):
+            return True
+        return None if near or (relative and apart <= unit) else False
+    if isinstance(gold.value, Fraction) and isinstance(answer.value, Fraction):
+        return apart == 0
+    if apart <= whole * _NOISE and whole < _EXACT_BELOW:
+        return True
+    return None if near or relative else False

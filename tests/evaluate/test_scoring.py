@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+from eval_inputs import SOURCES, evaluation
 from hypothesis import given
 from hypothesis import strategies as st
 
 from grhpc.data import tiny
-from grhpc.evaluate.benchmarks import SCORERS
+from grhpc.evaluate.benchmarks import SCORERS, load_benchmarks
+from grhpc.evaluate.questions import read_questions
 from grhpc.evaluate.scoring import grade
 from grhpc.evaluate.scoring_number import read_number, read_numbers
 from grhpc.records import Sample
@@ -25,6 +27,11 @@ def graded(scorer, gold, response, gold_type="", question="", options=()):
         finish_reason="stop", seed=0, weight_digest="",
     )  # fmt: skip
     return grade(scorer, sample)
+
+
+def questions(name):
+    config = evaluation(name)
+    return read_questions(name, load_benchmarks(config)[name], config)[0]
 
 
 def score(scorer, gold, answer, gold_type="", question=""):
@@ -86,6 +93,12 @@ def test_who_decided_is_recorded():
         ("4.7e-34", "float", "4.7 \\times 10^{-34}", 1.0),
         ("4.7e-34", "float", "4.7 x 10^-33", 0.0),
         ("1.5", "float", "x = \\frac{3}{2}", 1.0),
+        ("0.4", "float", "0.4 (40\\%)", 1.0),
+        ("3.5", "float", "3.5 (7/2)", 1.0),
+        ("0.16", "float", "0.4 (40%)", 0.0),
+        ("4.7e-34", "float", "4.7e-34 = 0.000", 1.0),
+        ("1.5", "float", "1.5 = 2", None),
+        ("12.0", "float", "3(4)", None),
         ("2", "float", "\\int_0^2 dx", None),
         ("2", "float", "it diverges", 0.0),
         ("8", "integer", "8", 1.0),
@@ -154,6 +167,41 @@ def test_theoremqa_compares_by_type(gold, kind, answer, expected):
         ("3", "Numerical", "x \\not= 3", None),
         ("3", "Numerical", "x \\ne 3", None),
         ("2500", "Numerical", "25", 0.0),  # a hundredth is another number
+        # several sides: one is right, and the others are that one as they were rounded
+        ("$\\frac{4}{9}$", "Numerical", "\\frac{4}{9} \\approx 0.444", 1.0),
+        ("$\\frac{4}{9}$", "Numerical", "x = \\frac{4}{9} = 0.44", 1.0),
+        ("$\\frac{4}{9}$", "Numerical", "0.444 \\approx \\frac{4}{9}", 1.0),
+        ("$\\frac{4}{9}$", "Numerical", "\\frac{4}{9} \\; (\\approx 0.444)", 1.0),
+        ("$\\frac{4}{9}$", "Numerical", "\\frac{4}{9} (0.444)", 1.0),
+        ("$\\frac{2}{3}$", "Numerical", "\\frac{2}{3} = 0.66", 1.0),  # cut off
+        ("$\\frac{4}{9}$", "Numerical", "\\frac{4}{9} \\approx 0.454", None),
+        ("$\\sqrt{2}$", "Numerical", "\\sqrt{2} = 1.414", 1.0),
+        ("$\\sqrt{2}$", "Numerical", "\\sqrt{2} = 1.5", None),
+        ("$\\frac{8}{\\sqrt[3]{7}}$", "Numerical", "\\frac{8}{\\sqrt[3]{7}} = 4.182", 1.0),
+        ("$\\frac{100}{3}$", "Numerical", "\\frac{100}{3} \\approx 33", 1.0),
+        ("$\\frac{100}{3}$", "Numerical", "\\frac{100}{3} = 33", None),
+        ("$\\frac{4}{9}$", "Numerical", "\\frac{5}{9} = 0.556", 0.0),
+        ("12", "Numerical", "4 (3)", None),  # a product, or a three
+        # whole numbers and fractions are compared as such, of any size
+        ("$2^{1009}$", "Numerical", "2 \\cdot 4^{504}", 1.0),
+        ("$2^{1009}$", "Numerical", "2^{1009}-1", 0.0),
+        ("$2^{1009}$", "Numerical", "2^{1009}+1", 0.0),
+        ("$\\frac{1}{2^{100}}$", "Numerical", "2^{-100}", 1.0),
+        ("$\\frac{1}{2^{100}}$", "Numerical", "\\frac{1}{2^{99}}", 0.0),
+        ("$\\frac{1}{2^{100}}$", "Numerical", "0", 0.0),
+        ("$\\frac{1}{2^{100}}$", "Numerical", "0.0", None),
+        ("$\\binom{60}{30}$", "Numerical", "\\binom{60}{30}+5", 0.0),
+        ("123456789012", "Numerical", "123456789013", 0.0),
+        ("$2^{100}\\sqrt{2}$", "Numerical", "2^{100}\\sqrt{2}+1", None),  # as floats the same
+        # decimals: within 1e-8, and large ones as far as they were written out
+        ("10", "Numerical", "10.000000001", 1.0),
+        ("10", "Numerical", "10.00000002", 0.0),
+        ("$\\sqrt{3}$", "Numerical", "\\frac{3}{\\sqrt{3}}", 1.0),
+        ("$1000000\\sqrt{2}$", "Numerical", "1414213.562373", 1.0),
+        ("$1000000\\sqrt{2}$", "Numerical", "1414213.569", 0.0),
+        ("12345678901.5", "Numerical", "12345678901.6", None),
+        ("$2^{100}$", "Numerical", "1.2676506002e30", 1.0),
+        ("$\\frac{1}{2^{100}}$", "Numerical", "7.888609052210 \\cdot 10^{-31}", 1.0),
         ("$\\frac{n(n+1)}{2}$", "Expression", "\\frac{n^2+n}{2}", None),
     ],
 )
@@ -255,6 +303,22 @@ def test_the_tiny_worlds_oracle_scores_the_tiny_world():
         ("2^{10}-1", 1023.0),
         ("3!!", None),
         ("(3!)!", 720.0),
+        ("0.4 (40%)", 0.4),
+        ("3.5 (7/2)", 3.5),
+        ("\\frac34 \\left(0.75\\right)", 0.75),
+        ("2 (2.0)", 2.0),
+        ("\\frac{1}{2} + \\frac{1}{3} (0.833)", 5 / 6),
+        ("12.3 \\text{ (approx. 12)}", 12.3),
+        ("1.414 (\\sqrt{2})", 1.414),
+        ("2(2)", None),
+        ("3 (4)", None),
+        ("5(-1)", -5.0),
+        ("2(1+1)", None),  # four, or a two
+        ("3(4+1)", 15.0),
+        ("(2)(3)", 6.0),
+        ("3.2 (\\approx \\sqrt{11})", None),
+        ("\\frac{4}{9} = 0.444", 0.444),
+        ("e = 0.5", 0.5),
         ("50%%", None),
         (".5", 0.5),
         ("x = .5", 0.5),
@@ -263,7 +327,16 @@ def test_the_tiny_worlds_oracle_scores_the_tiny_world():
         ("1\\frac{1}{2}", None),  # a mixed number, or a product
         ("\\log 100", None),  # of which base
         ("10^{10^{10}}", None),
-        ("200!", None),
+        ("9^{9^{9^{9}}}", None),
+        ("(2^{39990})^{2}", None),
+        ("1e999999999", None),
+        ("((9!)!)!", None),
+        ("\\sqrt[1000000]{2^{30000}}", None),
+        ("10^{8000} \\sqrt{2}", None),
+        ("\\frac{\\sqrt{3}}{2^{2000}}", None),
+        ("(1/3)^{-2}", 9.0),
+        ("\\left(\\frac{4}{9}\\right)^{3/2}", 8 / 27),
+        ("3000!", None),
         ("1/0", None),
         ("(-1)^{0.5}", None),
         ("__import__('os')", None),
@@ -274,6 +347,49 @@ def test_the_tiny_worlds_oracle_scores_the_tiny_world():
 )
 def test_numbers_are_read_or_left_alone(text, number):
     assert read_number(text) == (number if number is None else pytest.approx(number, rel=1e-12))
+
+
+@pytest.mark.parametrize("text", ["2^{3999}+" * 20 + "1", "3^{-9999}+" * 15 + "1", "2000!*" * 20 + "1", "7^{9^5}" * 20])
+def test_numbers_of_any_size_are_read_in_no_time_or_not_at_all(text):
+    number = read_number(text)
+    assert number is None or number >= 1
+
+
+NUMBERS = [
+    "$\\frac{4}{9}$",
+    "$-\\frac{1}{54}$",
+    "$\\sqrt{2}$",
+    "$\\frac{8}{\\sqrt[3]{7}}$",
+    "$\\frac{3 \\pi}{4}$",
+    "4.25",
+]
+WITH_A_DECIMAL = [
+    "{0} = {1:.3f}",
+    "{0} \\approx {1:.3g}",
+    "{0} ({1:.4f})",
+    "{0} \\; (\\approx {1:.2f})",
+    "x = {1:.4g} = {0}",
+]
+DRESSES = ["\\boxed{%s}", "**Final Answer:** %s", "The answer is %s.", "\\[\n\\boxed{ %s }\n\\]"]
+
+
+@pytest.mark.parametrize("dress", WITH_A_DECIMAL)
+def test_a_right_number_with_its_decimal_beside_it_is_right(dress):
+    asked = [("olympiad", gold, "Numerical") for gold in NUMBERS]
+    asked += [("theoremqa", q.gold, q.gold_type) for q in questions("theoremqa") if q.gold_type in ("float", "integer")]
+    assert len(asked) > len(NUMBERS)
+    for scorer, gold, kind in asked:
+        answer = dress.format(gold.strip("$"), float(read_number(gold)))
+        assert score(scorer, gold, answer, kind) == 1.0, answer
+
+
+@pytest.mark.parametrize("dress", DRESSES)
+@pytest.mark.parametrize("name", SOURCES)
+def test_the_right_answer_is_right_in_every_dress(name, dress):
+    scorer = load_benchmarks(evaluation(name))[name].scorer
+    for q in questions(name):
+        response = "<think>Maybe \\boxed{5}?</think>\n" + dress % q.gold
+        assert graded(scorer, q.gold, response, q.gold_type, q.question, q.options).score == 1.0, q.gold
 
 
 def test_a_list_is_read_only_where_every_item_is_a_number():
