@@ -30,6 +30,13 @@ _SLACK = Fraction("1.01")  # a tolerance that is met but for the noise of floats
 _NOISE, _EXACT_BELOW = Fraction("1e-12"), 10**9  # of floats; beyond that they cannot tell a number from the next
 _NUMERAL = re.compile(r"[-+\u2212]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?")
 _YES, _NO = frozenset(("yes", "true", "correct")), frozenset(("no", "false", "incorrect", "not", "untrue"))
+_VERDICT = re.compile(
+    r"(?P<denied>(?:\b(?:not|never|cannot)|n['\u2019]t)\b(?:\s+\w+){0,2}?\s+)?"
+    r"\b(?:(?P<yes>yes|true|correct)|false|incorrect|untrue|no(?=\W*\Z))\b"
+)
+_REASON = re.compile(r"\b(?:because|since|as|due to|given that)\b.*", re.DOTALL)
+_ALTERNATIVE = re.compile(r"(?:\b(?:or|but|and|rather|maybe|perhaps|wait|actually)\b|\s)+")
+_OPEN = re.compile(r"\b(?:whether|unknown|maybe|perhaps|possibly|might|may|could|depends|uncertain|unsure|unclear)\b")
 _DEEPEST_FONT = 4
 _MOST_OPTIONS = 6  # TheoremQA's are (a) to (f)
 _FONT = re.compile(r"\\(?:text|texttt|textbf|mathrm|mathbf)\s*\{([^{}]*)\}")
@@ -116,7 +123,22 @@ def _as_float(text: str) -> float | None:
 
 
 def _read_bool(answer: str) -> bool | None:
-    words = set(re.findall(r"[a-z]+", re.sub(r"\\[a-z]+", " ", answer.lower())))
+    """What the first clause with a verdict says, its negation heeded ("not true"), unless a later one begins with the
+    opposite. Reasons do not count: "True, because no such x exists"."""
+    letters = re.sub(r"\\[a-z]+|[^A-Za-z]", " ", answer).split()
+    if letters in (["T"], ["F"]):
+        return letters == ["T"]
+    text = re.sub(r"\\[a-z]+|[{}]", " ", answer.lower())
+    told: list[bool] = []
+    for clause in map(str.strip, re.split(r"[,;:.()!\n]", _REASON.sub("", text))):
+        verdicts = list(_VERDICT.finditer(clause))
+        if verdicts and (not told or _ALTERNATIVE.sub("", clause[: verdicts[0].start()]) == ""):
+            if _OPEN.search(clause):
+                return None
+            told += [bool(match["yes"]) != bool(match["denied"]) for match in verdicts]
+    if told:
+        return told[0] if len(set(told)) == 1 else None
+    words = set(re.findall(r"[a-z]+", text))
     yes, no = bool(words & _YES), bool(words & _NO)
     return None if yes == no else yes
 
