@@ -1,12 +1,14 @@
 """The rollout task's tokens a second over bare vLLM's, with the same model, prompts and sampling. Prints JSON.
 
-    python tests/bench/bench_rollout.py [--shards 8] [--groups 16] [--size 8] [--tokens 128] [--rounds 3]
+    python tests/bench/bench_rollout.py [--shards 8] [--groups 8] [--size 8] [--tokens 900] [--rounds 3]
 
-Both sides run in processes of their own, one at a time, round after round: `bare` calls `LLM.generate` on each shard's
-prompts; `task` is the role's own main, over a run directory, from claiming the first shard to delivering the last,
-weights loaded in between. Start-up is left out on both sides. `wall` is tokens a second, which means something on a
-quiet machine only; `cpu` is tokens a second of the process's CPU time. `generating` is the share of the task's wall
-time that passes inside the engine, which a busy machine distorts less. Ratios and shares are medians over the rounds.
+Both sides run in processes of their own, one at a time, round after round: `bare` is one call of `LLM.generate` on all
+the prompts at once, which is as fast as vLLM can be; `task` is the role's own loop over a run directory, from claiming
+the first shard to delivering the last, weights loaded on the way. Responses end by themselves, so that lengths spread
+and a few are many times as long as the mean. Start-up and a warm-up are left out on both sides. `wall` is tokens a
+second, which means something on a quiet machine only; `cpu` is tokens a second of the process's CPU time; `steps` is
+how many steps the engine took, which no other work on the machine can change, and which is most of the time on a GPU.
+Ratios are medians over the rounds.
 """
 
 import argparse
@@ -18,8 +20,10 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from statistics import mean
+from typing import Any
 
-from beside_vllm import ENGINE, Clock, bare_vllm, note_engine_time, now, quiet, rates
+from beside_vllm import ENGINE, Clock, bare_vllm, now, quiet, rates
 
 CONTEXT = 1024
 PROMPT_TOKENS = 32
@@ -35,44 +39,65 @@ def prompts(args: argparse.Namespace) -> list[list[int]]:
 def run_bare(args: argparse.Namespace) -> dict:
     from vllm import SamplingParams
 
-    most = PROMPT_TOKENS + args.tokens
-    llm = bare_vllm(args.work / "model", most, logprobs_mode="processed_logprobs")
-    groups = prompts(args)
-    shards = [groups[i : i + args.groups] for i in range(0, len(groups), args.groups)]
+    llm = bare_vllm(args.work / "model", PROMPT_TOKENS + args.tokens, logprobs_mode="processed_logprobs")
+    steps = count_steps(llm.llm_engine)
 
-    def generate(shard: list[list[int]], first: int) -> int:
+    def generate(groups: list[list[int]]) -> list[int]:
         params = [
-            SamplingParams(n=args.size, max_tokens=args.tokens, logprobs=0, seed=1000 * (first + i))
-            for i in range(len(shard))
+            SamplingParams(n=args.size, max_tokens=args.tokens, logprobs=0, seed=1000 * i) for i in range(len(groups))
         ]
-        done = llm.generate([{"prompt_token_ids": ids} for ids in shard], params, use_tqdm=False)
-        return sum(len(c.token_ids) for request in done for c in request.outputs)
+        done = llm.generate([{"prompt_token_ids": ids} for ids in groups], params, use_tqdm=False)
+        return [len(c.token_ids) for request in done for c in request.outputs]
 
-    generate(shards[0], 0)  # warm
+    generate(prompts(args)[:4])  # warm
+    steps.clear()
     begun = now()
-    tokens = sum(generate(shard, i * args.groups) for i, shard in enumerate(shards))
-    return rates(tokens, begun, now())
+    lengths = generate(prompts(args))
+    told = rates(sum(lengths), begun, now())
+    return told | {"steps": len(steps), "tokens": sum(lengths), "longest_over_mean": max(lengths) / mean(lengths)}
 
 
 def run_task(args: argparse.Namespace) -> dict:
+    from grhpc.engine.vllm import Request
     from grhpc.lifetime import Lifetime
-    from grhpc.rollout.worker import main
+    from grhpc.rollout.worker import RolloutWorker
     from grhpc.store.events import EventLog
+    from grhpc.store.serving import serve
 
     delivered: list[tuple[int, Clock]] = []
-    emit, inside_s = EventLog.emit, note_engine_time()
+    emit = EventLog.emit
 
     def emit_and_note(self: EventLog, event: str, **fields: object) -> None:
         emit(self, event, **fields)
         if event == "shard":
             delivered.append((int(str(fields["tokens"])), now()))
 
-    EventLog.emit = emit_and_note
-    main(make_run(args).path, Lifetime(job="bench"))
-    # From the first shard's delivery to the last one's: claims, polls, weights and delivery are all in it.
-    begun, ended = delivered[0][1], delivered[-1][1]
-    told = rates(sum(tokens for tokens, _ in delivered[1:]), begun, ended)
-    return told | {"generating": sum(inside_s[1:]) / (ended[0] - begun[0])}
+    EventLog.emit = emit_and_note  # type: ignore[method-assign]
+    run, life = make_run(args), Lifetime(job="bench")
+    events = run.events("rollout", life.job)
+    worker = RolloutWorker(run, run.config(), life, events)
+    worker.prepare()
+    steps = count_steps(worker._host.engine._engine)
+    warm = [Request(ids, n=args.size, max_tokens=args.tokens, seed=i) for i, ids in enumerate(prompts(args)[:4])]
+    worker._host.engine.generate(warm)
+    steps.clear()
+    begun = now()  # claims, polls, the weights and the delivery are all in it
+    serve(run, "prompts", worker, life, events)
+    tokens = sum(tokens for tokens, _ in delivered)
+    return rates(tokens, begun, delivered[-1][1]) | {"steps": len(steps), "tokens": tokens}
+
+
+def count_steps(engine: Any) -> list[int]:
+    """From now on every step of vLLM's engine adds an entry to this list."""
+    steps: list[int] = []
+    step = engine.step
+
+    def counted() -> Any:
+        steps.append(1)
+        return step()
+
+    engine.step = counted
+    return steps
 
 
 def make_run(args: argparse.Namespace):
@@ -99,7 +124,6 @@ def make_run(args: argparse.Namespace):
         shutil.copy(work / "model" / file, staging / file)
     run.weights.commit(1, 0, base="policy", extra={})
     rows = [prompt(g, token_ids=ids) for g, ids in enumerate(prompts(args))]
-    rows = rows[: args.groups] + rows  # the first shard warms up, and is sampled once more
     for shard, first in enumerate(range(0, len(rows), args.groups)):
         run.queue("prompts").put(f"g{shard:08d}-{args.groups:04d}", rows[first : first + args.groups])
     return run
@@ -113,9 +137,8 @@ def measure(args: argparse.Namespace) -> dict:
     for number in range(args.rounds):
         sides = ("bare", "task") if number % 2 == 0 else ("task", "bare")
         rounds.append({side: run_side(side, args) for side in sides})
-    told: dict = {"load": os.getloadavg()[0]}
-    told["generating"] = round(statistics.median(r["task"]["generating"] for r in rounds), 4)
-    for clock in ("wall", "cpu"):
+    told: dict = {"load": os.getloadavg()[0], "longest_over_mean": round(rounds[0]["bare"]["longest_over_mean"], 1)}
+    for clock in ("wall", "cpu", "steps", "tokens"):
         pairs = [(r["task"][clock], r["bare"][clock]) for r in rounds]
         told[clock] = {
             "ratio": round(statistics.median(task / bare for task, bare in pairs), 3),
@@ -135,7 +158,7 @@ def run_side(side: str, args: argparse.Namespace) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    for name, default in (("shards", 8), ("groups", 16), ("size", 8), ("tokens", 128), ("rounds", 3)):
+    for name, default in (("shards", 8), ("groups", 8), ("size", 8), ("tokens", 900), ("rounds", 3)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--side", choices=("bare", "task"))
     parser.add_argument("--work", type=Path)
