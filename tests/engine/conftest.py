@@ -1,5 +1,7 @@
 """A process may hold one engine at a time: the fixture `engine_of` hands out the one there is, or replaces it."""
 
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +20,15 @@ def models(tmp_path_factory):
     kinds = {"tied_a": (0, True), "tied_b": (1, True), "own_a": (2, False), "own_b": (3, False)}
     made = {name: random_model(folder / name, seed, tied=tied) for name, (seed, tied) in kinds.items()}
     return SimpleNamespace(**made)
+
+
+@pytest.fixture
+def short_tmp(monkeypatch):
+    """A folder for temporary files, of a path as short as a node's."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        monkeypatch.setattr(tempfile, "tempdir", None)
+        yield Path(folder)
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 from grhpc.config import EngineConfig
@@ -22,6 +23,7 @@ def main() -> None:
     settings = EngineConfig(tensor_parallel=2, kv_cache_mb=64, max_num_seqs=32, enforce_eager=True)
     engine = VllmEngine(sys.argv[1], dtype="float32", settings=settings, max_model_tokens=384)
     told = {"first": generate(engine)}
+    told["sockets"] = [str(path) for path in Path(tempfile.gettempdir()).rglob("*") if path.is_socket()]
     engine.load_weights(Path(sys.argv[2]))
     told["second"] = generate(engine)
     asked: list[int] = []

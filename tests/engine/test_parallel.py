@@ -13,7 +13,7 @@ PROGRAM = Path(__file__).with_name("parallel_engine.py")
 
 
 @pytest.mark.timeout(1200)
-def test_tensor_parallel_engine(models):
+def test_tensor_parallel_engine(models, short_tmp):
     done = subprocess.run(
         [sys.executable, PROGRAM, models.tied_a, models.tied_b],
         capture_output=True,
@@ -28,5 +28,7 @@ def test_tensor_parallel_engine(models):
             for token_ids, logprobs in group:
                 wanted = reference_logprobs(model, request.prompt_ids, token_ids, request.temperature)
                 assert logprobs == pytest.approx(wanted, abs=1e-4), f"{key} is not from {model.name}"
+    assert {Path(path).parent.name[:11] for path in told["sockets"]} == {"grhpc-vllm-"}
+    assert [path for path in short_tmp.rglob("*") if path.is_socket()] == [], "a node's /tmp would fill with them"
     assert told["stopped"], "the warning must end the generation, not the engine"
     assert told["third"] == told["second"]
