@@ -11,6 +11,7 @@ Does not know: what the settings do, how a run is resumed. Invariant: no change 
 with who made it and when.
 """
 
+import contextlib
 import getpass
 import time
 from collections.abc import Sequence
@@ -20,14 +21,16 @@ from typing import Any
 from grhpc.cluster import control
 from grhpc.cluster.submissions import record_target
 from grhpc.config_file import with_absolute_paths
-from grhpc.errors import ClusterError, ConfigError
+from grhpc.errors import ClusterError, ConfigError, CorruptFile, ForeignFile, OtherVersion
 from grhpc.eval_config import EvalConfig
 from grhpc.kinds import Settings
 from grhpc.sft_config import SftConfig
 from grhpc.store.atomic import list_names
 from grhpc.store.code import Code, copies, differs, label, own_command
+from grhpc.store.ledger import read_ledger
 from grhpc.store.model_digest import model_digest
-from grhpc.store.rundir import RunDir
+from grhpc.store.recorded import read_batch
+from grhpc.store.rundir import QUEUES, RunDir
 
 MAY_CHANGE = (
     "cluster.",
@@ -74,14 +77,36 @@ def amended(run: RunDir, overrides: Sequence[str]) -> tuple[Settings, Changes]:
 
 
 def take_code(run: RunDir, code: Code) -> list[str]:
-    """Have the run's jobs run this code from now on; what changed, in a line. Raises ClusterError as `amended`."""
+    """Have the run's jobs run this code from now on; what changed, in a line.
+
+    Raises ClusterError as `amended`, OtherVersion where the run holds rows that this code cannot read.
+    """
     entries = copies(run)
     if entries and not differs(run, code):
         return []
     _refuse_live(run, "code")
+    _refuse_other_rows(run)
     change = [label(entries[-1]) if entries else "that of the checkout", code.label]
     code.replace(run, changes=_changes(run, {"code": change}))
     return [f"code: {change[0]} -> {change[1]}"]
+
+
+def _refuse_other_rows(run: RunDir) -> None:
+    """Raise OtherVersion unless this code reads a shard of each queue, and the last step's batch."""
+    try:
+        for name in QUEUES[run.kind]:
+            queue = run.queue(name)
+            for path in list(queue.ready_paths().values())[:1]:
+                with contextlib.suppress(CorruptFile, ForeignFile, FileNotFoundError):
+                    queue.read(path)
+        ledger = read_ledger(run.ledger_dir, run_id=run.run_id)
+        with contextlib.suppress(CorruptFile):
+            if ledger.steps:
+                read_batch(run, ledger.steps[ledger.last_step])
+    except OtherVersion as error:
+        raise OtherVersion(
+            error.problem, f"go on with its own code: python submit.py resume {run.name}; or begin another run"
+        ) from None
 
 
 def refuse_other_code(run: RunDir, code: Code) -> None:

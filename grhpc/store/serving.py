@@ -26,6 +26,7 @@ from grhpc.errors import (
     ForeignFile,
     GaveUp,
     GrhpcError,
+    OtherVersion,
     StoreError,
     Superseded,
     Unavailable,
@@ -196,7 +197,7 @@ class _Loop:
         except CutShort as cut:
             self._cut(hand, str(cut))
             return False
-        except (Superseded, ForeignFile, CorruptFile, KeyboardInterrupt, SystemExit):  # no other shard fares better
+        except (Superseded, ForeignFile, CorruptFile, OtherVersion, KeyboardInterrupt, SystemExit):  # a fault of ours
             self._release(hand, "this task must not go on")
             raise
         except Exception as error:  # the boundary of what is in hand: it goes back, and the next shard may do

@@ -4,6 +4,7 @@ import getpass
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,12 @@ from grhpc.cluster import amend, control
 from grhpc.cluster.job import start_ticks
 from grhpc.cluster.submissions import Submission, record
 from grhpc.config import EndpointConfig, RunConfig, VerifierConfig
-from grhpc.errors import ClusterError, ConfigError
+from grhpc.errors import ClusterError, ConfigError, OtherVersion
 from grhpc.eval_config import EvalClusterConfig, EvalConfig, EvalDataConfig, SampleConfig
+from grhpc.records import GroupPrompt
+from grhpc.store import code
 from grhpc.store.ledger import Ledger
+from grhpc.store.queue import Queue
 from grhpc.store.rundir import RunDir
 from tests.cluster.conftest import new_run
 
@@ -171,3 +175,25 @@ def test_a_changed_number_of_tasks_outdoes_what_scale_said(run: RunDir) -> None:
     control.record_target(run.jobs_dir, "rollout", 9)
     change(run, "cluster.rollout.tasks=3")
     assert control.wanted_tasks(run, run.config(), "rollout") == 3
+
+
+def test_code_that_cannot_read_the_runs_rows_does_not_become_its_code(run: RunDir) -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Newer(GroupPrompt):
+        why: str
+
+    Newer.__name__ = "GroupPrompt"
+    text = dict.fromkeys(("prompt_id", "question", "answer", "answer_type", "category", "difficulty"), "")
+    rows = [Newer(**text, token_ids=[1], group=0, kind="train", epoch=0, admitted_version=0, why="")]
+    queue = Queue(run.queue("prompts").directory, Newer, run_id=run.run_id, lease_s=60.0, max_attempts=3)
+    queue.put("g00000000-0001", rows)
+    other = code.Code(code.present().files | {"new.py": b""}, {**code.present().about, "sha256": "another"})
+    with pytest.raises(OtherVersion, match="unknown to this one: why") as caught:
+        amend.take_code(run, other)
+    assert "go on with its own code" in caught.value.remedy
+    run = RunDir.open(run.root)
+    assert "changes" not in run.about and len(run.about["code"]) == 1 and queue.counts()["ready"] == 1
+    queue.claim("7_0").done()
+    (said,) = amend.take_code(run, other)
+    assert said.startswith("code: ") and [c["settings"].keys() for c in run.about["changes"]] == [{"code"}]
+    assert amend.take_code(run, other) == []

@@ -5,7 +5,7 @@ import time
 import pytest
 from store_task import Task
 
-from grhpc.errors import CorruptFile, DataError, EngineError, ForeignFile, GaveUp, Unavailable
+from grhpc.errors import CorruptFile, DataError, EngineError, ForeignFile, GaveUp, OtherVersion, Unavailable
 from grhpc.store.serving import MOST_STARTS
 
 
@@ -67,7 +67,8 @@ def test_three_shards_that_fail_in_a_row_end_the_task(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "fault", [ForeignFile("of another run"), CorruptFile("weights v3 are damaged"), KeyboardInterrupt()]
+    "fault",
+    [ForeignFile("of another run"), OtherVersion("of newer code"), CorruptFile("weights v3"), KeyboardInterrupt()],
 )
 def test_what_must_end_the_task_does_so_and_leaves_the_shard(tmp_path, fault):
     def work(task, lease):
