@@ -8,6 +8,7 @@ from store_asking import ask, open_log
 from store_rows import RUN, open_queue, rows_of, small_config
 
 from grhpc.store.atomic import storing
+from grhpc.store.code import Code
 from grhpc.store.events import EventLog
 from grhpc.store.ledger import Ledger, read_ledger
 from grhpc.store.recorded import archive_batches
@@ -93,8 +94,11 @@ def ask_judge(root: Path) -> list[list[int]] | None:
     return told and [sorted(part) for part in told]
 
 
+SMALL_CODE = Code({"part/__init__.py": b"x = 1\n"}, {"version": "0", "sha256": "0"})
+
+
 def create(root: Path) -> str:
-    return RunDir.create(root / "runs" / "small", small_config(), git="none").run_id
+    return RunDir.create(root / "runs" / "small", small_config(), SMALL_CODE.begin, code=SMALL_CODE.first()).run_id
 
 
 def emit(root: Path) -> None:

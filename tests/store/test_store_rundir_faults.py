@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from store_faults import DEATHS, FAULTS, at_every_call
 from store_faults import folder as folder
-from store_operations import emit
+from store_operations import SMALL_CODE, emit
 from store_rows import small_config
 
 from grhpc.config_file import dump
@@ -17,7 +17,7 @@ from grhpc.store.rundir import RunDir
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_run_directory_is_made_whole_or_not_at_all(fault: str, folder: Path) -> None:
-    RunDir.create(folder / "example", small_config())
+    RunDir.create(folder / "example", small_config(), SMALL_CODE.begin, code=SMALL_CODE.first())
     text = dump(small_config())
     everything = {path.name for path in (folder / "example").rglob("*")}
     for what, root, outcome in at_every_call("create", lambda root: None, folder, FAULTS[fault]):
@@ -32,6 +32,7 @@ def test_a_run_directory_is_made_whole_or_not_at_all(fault: str, folder: Path) -
         if shown:
             assert RunDir.open(runs / "small").config_path.read_text() == text, what
             assert {path.name for path in (runs / "small").rglob("*")} == everything, what
+            assert (runs / "small" / "code" / "grhpc" / "part" / "__init__.py").read_text() == "x = 1\n", what
             with pytest.raises(StoreError, match="holds a run already"):
                 RunDir.create(runs / "small", small_config())
         else:
