@@ -21,9 +21,8 @@ import sys
 import tempfile
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
-from beside_vllm import ENGINE, Clock, bare_vllm, now, quiet, rates
+from beside_vllm import ENGINE, Clock, bare_vllm, count_steps, now, quiet, rates
 
 CONTEXT = 1024
 PROMPT_TOKENS = 32
@@ -85,19 +84,6 @@ def run_task(args: argparse.Namespace) -> dict:
     serve(run, "prompts", worker, life, events)
     tokens = sum(tokens for tokens, _ in delivered)
     return rates(tokens, begun, delivered[-1][1]) | {"steps": len(steps), "tokens": tokens}
-
-
-def count_steps(engine: Any) -> list[int]:
-    """From now on every step of vLLM's engine adds an entry to this list."""
-    steps: list[int] = []
-    step = engine.step
-
-    def counted() -> Any:
-        steps.append(1)
-        return step()
-
-    engine.step = counted
-    return steps
 
 
 def make_run(args: argparse.Namespace):

@@ -4,13 +4,13 @@
     python tests/bench/bench_verify.py --asked [RUN]     questions to the judge a sample: as stated, and in a run
 
 The first form judges answers that all differ, so that nothing is reused: with the shipped verifier, whose reasons have
-some 14 tokens, or with a random model that writes `--tokens` of them, as a real verifier does; its text then counts as
-a yes. Every side runs in a process of its own, one at a time, round after round, start-up left out: `bare` gives each
-shard's prompts to `LLM.generate`, `task` is the role's own main over a run directory, from delivered shard to delivered
-shard, `transformers` calls `generate` for one pair after the other, `paired` has task and bare take turns in one
-process, shard by shard, which others' load distorts least. No question is asked a second time, on any side. `cpu` is
-verdicts a second of the process's CPU time; `generating` is the share of the task's time that passes inside the engine.
-Ratios are medians over the rounds.
+some 14 tokens, or with a random model that writes up to `--tokens` of them, as a real verifier does; its text then
+counts as a yes. Every side runs in a process of its own, one at a time, round after round, start-up left out: `bare`
+gives all prompts to one call of `LLM.generate`, which is as fast as vLLM can be; `task` is the role's own loop over a
+run directory, from claiming the first shard to delivering the last; `transformers` calls `generate` for one pair after
+the other. No question is asked a second time, on any side. `cpu` is verdicts a second of the process's CPU time, and
+`steps` how many steps the engine took, which no other work on the machine can change. Ratios are medians over the
+rounds, of the task's figure over the other's.
 
 The second form simulates groups whose answers are distributed as `STATED` says, with a judge that costs nothing.
 """
@@ -31,7 +31,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from beside_vllm import ENGINE, Clock, bare_vllm, note_engine_time, now, quiet, rates, since
+from beside_vllm import ENGINE, Clock, bare_vllm, count_steps, now, quiet, rates
 
 VERIFIER = Path(__file__).parents[2] / "grhpc" / "data" / "tiny_models" / "verifier"
 INPUT = 256
@@ -71,21 +71,23 @@ def prompts(rows: list[Any]) -> list[str]:
     return [render(template, row.question, row.answer, extract_answer(row.response) or "") for row in rows]
 
 
-def bare_generate(args: argparse.Namespace) -> Callable[[list[str]], int]:
-    """A function: prompts -> how many were answered, by `LLM.generate`."""
+def bare_generate(args: argparse.Namespace) -> tuple[Callable[[list[str]], int], list[int]]:
+    """A function, prompts -> how many were answered by `LLM.generate`; and the engine's steps."""
     from vllm import SamplingParams
 
     llm = bare_vllm(model(args), INPUT + most(args))
     settings = SamplingParams(temperature=0.0, max_tokens=most(args))
-    return lambda shard: len(llm.generate(shard, settings, use_tqdm=False))
+    return lambda asked: len(llm.generate(asked, settings, use_tqdm=False)), count_steps(llm.llm_engine)
 
 
 def run_bare(args: argparse.Namespace) -> dict[str, float]:
-    generate = bare_generate(args)
+    generate, steps = bare_generate(args)
     *asked, warm = [prompts(rows) for rows in shards(args, extra=1)]
     generate(warm)
+    steps.clear()
     begun = now()
-    return rates(sum(map(generate, asked)), begun, now())
+    count = generate(list(itertools.chain(*asked)))
+    return rates(count, begun, now()) | {"steps": len(steps)}
 
 
 def run_transformers(args: argparse.Namespace) -> dict[str, float]:
@@ -108,44 +110,14 @@ def run_transformers(args: argparse.Namespace) -> dict[str, float]:
     return rates(len(asked) - 4, begun, now())
 
 
-def run_paired(args: argparse.Namespace) -> dict[str, float]:
-    """How many times as fast as bare vLLM the task is, in one process: a shard by the one, the same by the other, and
-    so on, each with an engine of its own. Of the quickest tenth of the shards of either side, which others' load
-    distorts least, and the median over the shards."""
-    args.shards *= 4
-    generate = bare_generate(args)
-    *asked, warm = [prompts(rows) for rows in shards(args, extra=1)]
-    generate(warm)
-    waiting, begun, took = iter(asked), now(), list[tuple[Clock, Clock]]()
-
-    def then_bare(done: int, ended: Clock) -> None:
-        nonlocal begun
-        if done:  # not the one that warms up
-            between = now()
-            assert generate(next(waiting)) == done
-            took.append((since(between, now()), since(begun, ended)))
-        begun = now()
-
-    run_task(args, then_bare)
-    told = {}
-    for i, clock in enumerate(("wall", "cpu")):
-        bare, task = ([side[i] for side in sides] for sides in zip(*took, strict=True))
-        told[f"{clock}, quickest tenth"] = sorted(bare)[len(bare) // 10] / sorted(task)[len(task) // 10]
-        told[f"{clock}, median"] = statistics.median(b / t for b, t in zip(bare, task, strict=True))
-    return told
-
-
-def run_task(
-    args: argparse.Namespace, each: Callable[[int, Clock], None] = lambda done, ended: None
-) -> dict[str, float]:
-    """`each` is called after each shard: how many verdicts (0: of the shard that warms up), and when it was done."""
+def run_task(args: argparse.Namespace) -> dict[str, float]:
     from grhpc.engine.host import EngineHost
     from grhpc.lifetime import Lifetime
     from grhpc.store.events import EventLog
-    from grhpc.verify.worker import main
+    from grhpc.store.serving import serve
+    from grhpc.verify.worker import VerifyWorker
 
     delivered: list[tuple[int, Clock]] = []
-    inside_s = note_engine_time()
     emit, generate = EventLog.emit, EngineHost.generate
 
     def generate_and_decide(self: EngineHost, *words: Any) -> Any:
@@ -157,21 +129,28 @@ def run_task(
     def emit_and_note(self: EventLog, event: str, **fields: Any) -> None:
         emit(self, event, **fields)
         if event == "shard":
-            assert fields["asked"] == fields["rollouts"], "something was reused"
+            assert fields["reused"] == 0, "something was reused"
             delivered.append((fields["rollouts"], now()))
-            each(fields["rollouts"] if len(delivered) > 1 else 0, delivered[-1][1])
 
-    EventLog.emit, EngineHost.generate = emit_and_note, generate_and_decide
-    main(make_run(args).path, Lifetime(job="bench"))
-    # From the first shard's delivery to the last one's: claims, polls, extraction and delivery are all in it.
-    begun, ended = delivered[0][1], delivered[-1][1]
-    told = rates(sum(count for count, _ in delivered[1:]), begun, ended)
-    return told | {"generating": sum(inside_s[1:]) / (ended[0] - begun[0])}
+    EventLog.emit, EngineHost.generate = emit_and_note, generate_and_decide  # type: ignore[method-assign]
+    run, life = make_run(args), Lifetime(job="bench")
+    events, queue = run.events("verify", life.job), run.queue("rollouts")
+    worker = VerifyWorker(run, run.config(), life, events)
+    worker.prepare()
+    steps = count_steps(worker._decider._judge._host.engine._engine)  # type: ignore[attr-defined]
+    *asked, warm = shards(args, extra=1)
+    queue.put("g99999999-0001", warm)
+    worker.work(queue.claim(life.job))  # type: ignore[arg-type]
+    for number, rows in enumerate(asked):
+        queue.put(f"g{number * args.groups:08d}-{args.groups:04d}", rows)
+    delivered.clear()
+    steps.clear()
+    begun = now()  # claims, polls, extraction and delivery are all in it
+    serve(run, "rollouts", worker, life, events)
+    return rates(sum(count for count, _ in delivered), begun, delivered[-1][1]) | {"steps": len(steps)}
 
 
 def make_run(args: argparse.Namespace) -> Any:
-    from verify_rows import rollout
-
     from grhpc.config import Config
     from grhpc.store.rundir import RunDir
     from grhpc.strict import build
@@ -188,13 +167,7 @@ def make_run(args: argparse.Namespace) -> Any:
         "store": {"idle_s": 2.0, "local_dir": str(args.work / "node")},
     }
     shutil.rmtree(args.work / "runs", ignore_errors=True)
-    run = RunDir.create(args.work / "runs" / "bench", build(Config, settings, ""))
-    warm = [
-        rollout(10**6, k, question=f"Is {k} warm?", response=f"\\boxed{{{k}}}") for k in range(args.groups * args.size)
-    ]
-    for number, rows in enumerate([warm, *shards(args)]):
-        run.queue("rollouts").put(f"g{number * args.groups:08d}-{args.groups:04d}", rows)
-    return run
+    return RunDir.create(args.work / "runs" / "bench", build(Config, settings, ""))
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
@@ -203,18 +176,16 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     random_model(args.work / "model", 0, context=1024)
     rounds = []
     for number in range(args.rounds):
-        sides = ("bare", "task", "transformers", "paired")
+        sides = ("bare", "task", "transformers")
         rounds.append({side: run_side(side, args) for side in (sides if number % 2 == 0 else sides[::-1])})
     told: dict[str, Any] = {"load": os.getloadavg()[0], "pairs": args.shards * args.groups * args.size}
-    told["generating"] = round(statistics.median(r["task"]["generating"] for r in rounds), 4)
-    for clock in ("wall", "cpu"):
-        told[clock] = {side: [round(r[side][clock], 1) for r in rounds] for side in rounds[0] if side != "paired"}
-        for other in ("bare", "transformers"):
+    for clock in ("wall", "cpu", "steps"):
+        told[clock] = {
+            side: [round(r[side][clock], 1) for r in rounds] for side in rounds[0] if clock in rounds[0][side]
+        }
+        for other in told[clock].keys() - {"task"}:
             ratio = statistics.median(r["task"][clock] / r[other][clock] for r in rounds)
             told[clock][f"task over {other}"] = round(ratio, 3)
-    told["task over bare, in turns"] = {
-        what: [round(r["paired"][what], 3) for r in rounds] for what in rounds[0]["paired"]
-    }
     return told
 
 
@@ -297,7 +268,7 @@ def main() -> None:
     for name, default in (("shards", 6), ("groups", 16), ("size", 8), ("calls", 64), ("rounds", 3), ("tokens", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--asked", nargs="?", const="", metavar="RUN")
-    parser.add_argument("--side", choices=("bare", "task", "transformers", "paired"))
+    parser.add_argument("--side", choices=("bare", "task", "transformers"))
     parser.add_argument("--work", type=Path)
     args = parser.parse_args()
     quiet()
@@ -305,7 +276,7 @@ def main() -> None:
         print(json.dumps(questions_as_stated() | ({"run": questions_in(Path(args.asked))} if args.asked else {})))
         return
     if args.side:
-        sides = {"bare": run_bare, "task": run_task, "transformers": run_transformers, "paired": run_paired}
+        sides = {"bare": run_bare, "task": run_task, "transformers": run_transformers}
         print(json.dumps(sides[args.side](args)))
         return
     with tempfile.TemporaryDirectory() as work:

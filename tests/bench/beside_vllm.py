@@ -52,6 +52,19 @@ def bare_vllm(model: Path, max_tokens: int, **more: Any) -> Any:
     )
 
 
+def count_steps(engine: Any) -> list[int]:
+    """From now on every step of vLLM's engine adds an entry to this list."""
+    steps: list[int] = []
+    step = engine.step
+
+    def counted() -> Any:
+        steps.append(1)
+        return step()
+
+    engine.step = counted
+    return steps
+
+
 def note_engine_time() -> list[float]:
     """From now on every call of a role's engine adds its seconds to this list."""
     from grhpc.engine.host import EngineHost
