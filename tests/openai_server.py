@@ -7,6 +7,8 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from grhpc.engine.endpoint import PROBE
+
 PAGE = b"<html>Please log in</html>"
 DRIP = "drip"  # a byte of the answer every tenth of a second, for a minute
 BROKEN = "broken"  # what calls itself JSON and is none
@@ -14,11 +16,14 @@ BROKEN = "broken"  # what calls itself JSON and is none
 
 class Server:
     """`answer(prompt)` is a text, a status with a message (and headers), PAGE, DRIP, BROKEN, or None for silence.
-    Counts what it was asked. `models` is what it says that it serves, `usage` how many tokens an answer took."""
+
+    Counts what it was asked, and apart, as `probes`, how often only whether it is there. `models` is what it says that
+    it serves, `usage` how many tokens an answer took."""
 
     def __init__(self, answer: Callable[[str], Any]) -> None:
         self.answer = answer
         self.prompts: list[str] = []
+        self.probes = 0
         self.requests: list[dict[str, Any]] = []
         self.models: list[dict[str, Any]] = []
         self.usage: dict[str, int] | None = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
@@ -46,8 +51,11 @@ class Server:
     def respond(self, request: dict[str, Any]) -> Any:
         prompt = request["messages"][0]["content"] if "messages" in request else request["prompt"]
         with self.lock:
-            self.prompts.append(prompt)
-            self.requests.append(request)
+            if prompt == PROBE:
+                self.probes += 1
+            else:
+                self.prompts.append(prompt)
+                self.requests.append(request)
         told = self.answer(prompt)
         if told is None or told in (PAGE, DRIP, BROKEN):
             return told

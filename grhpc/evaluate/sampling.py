@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from grhpc.engine.endpoint import Answer, Asked, Endpoint
+from grhpc.engine.endpoint import Endpoint
 from grhpc.engine.host import EngineHost, engine_starter, without_prefix_cache
+from grhpc.engine.server import Answer, Asked
 from grhpc.engine.vllm import Completion, Request, VllmEngine, context_tokens
 from grhpc.errors import ConfigError, DataError, EngineError
 from grhpc.eval_config import EvalConfig

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from grhpc.config import VerifierConfig
-from grhpc.engine.endpoint import Answer, Asked, Endpoint
+from grhpc.engine.endpoint import Endpoint
+from grhpc.engine.server import Answer, Asked
 from grhpc.errors import EngineError
 from grhpc.judge.judge import Heard, Reply, refused, unheard
 

@@ -276,7 +276,8 @@ class _Loop:
         if not leases:
             self.events.emit("error", problem=problem)
         if isinstance(error, Unavailable):
-            return  # `prepare` waits for its return
+            self.idle_since_s = time.time()  # there was work; `prepare` waits for the server's return
+            return
         if leases and leases[0].name not in self.failures:
             self.failures.append(leases[0].name)
         if len(self.failures) >= MOST_FAILED:

@@ -131,6 +131,17 @@ def test_a_question_that_is_refused_for_what_it_says_is_one_wrong_answer(tmp_pat
     assert part["tokens_mean"]["value"] is None
 
 
+@pytest.mark.parametrize("together", [1, 12])
+def test_a_sample_that_cannot_be_had_is_one_wrong_answer_of_its_own_kind(tmp_path, server, together):
+    """The others of its shard are kept, and bought once."""
+    server.answer = lambda prompt: (500, "internal error") if prompt.startswith("What is 0 ") else "5"
+    sampler = sampler_of(tmp_path, server)
+    found = sampler.sample([question(i) for i in range(together)], never)
+    sampler.close()
+    assert [s.finish_reason for s in found] == ["refused"] + ["stop"] * (together - 1)
+    assert len(server.prompts) == together
+
+
 def test_a_task_that_is_told_to_stop_believes_no_refusal(tmp_path, server):
     server.answer = lambda prompt: (400, "content filtered by policy")
     sampler = sampler_of(tmp_path, server)

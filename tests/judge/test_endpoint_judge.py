@@ -1,6 +1,7 @@
 """A judge behind an address: a server that fails in every way it can, and a real `vllm serve`."""
 
 import email.utils
+import math
 import threading
 import time
 from dataclasses import replace
@@ -14,6 +15,7 @@ from vllm_server import SERVED as SHIPPED
 
 from grhpc.config import EndpointConfig, VerifierConfig
 from grhpc.config_file import check
+from grhpc.engine.endpoint import PROBE
 from grhpc.engine.pacing import LONGEST_WAIT_S, back_off_s
 from grhpc.engine.tokenizer import load_tokenizer
 from grhpc.errors import ConfigError, EngineError, Unavailable
@@ -101,7 +103,7 @@ def test_a_request_is_tried_again_so_many_times_and_no_more(server):
     with pytest.raises(Unavailable, match="does not answer: 503 overloaded"):
         judge.ask(["q"], 1, never)
     assert len(server.prompts) == 6 and not judge.running
-    assert judge.usage().items() >= {"requests": 6, "retries": 4, "new_tokens": 10}.items()
+    assert server.probes == 1 and judge.usage().items() >= {"requests": 7, "retries": 4, "new_tokens": 10}.items()
 
 
 def test_tries_again_take_their_turns_too(server):
@@ -156,7 +158,7 @@ def test_a_judge_that_is_let_go_of_leaves_no_thread_behind(server):
 
 def test_what_was_answered_before_a_failure_is_not_asked_again(server):
     """Paid for is paid for."""
-    server.answer = lambda prompt: (503, "overloaded") if "third" in prompt else RIGHT
+    server.answer = lambda prompt: (503, "overloaded") if "third" in prompt or prompt == PROBE else RIGHT
     asked_of = replace(settings(server, concurrency=1), template="chat")
     decider = GenerativeDecider(EndpointJudge(asked_of, 0, words_of), asked_of)
     pairs = [Pair(question, "5", "6") for question in ("first", "second", "third", "fourth")]
@@ -216,6 +218,96 @@ def test_a_server_that_refuses_every_question_is_an_error_and_no_verdict(server)
         EndpointJudge(settings(server), 0, words_of).ask([str(i) for i in range(8)], 1, never)
 
 
+POISON = {
+    "fails": (500, "internal error"),
+    "too large": (413, "request entity too large"),
+    "forbidden": (403, "blocked by the firewall"),
+    "unknown": (404, "no such page"),
+    "a page": PAGE,
+    "broken": BROKEN,
+    "drips": DRIP,
+    "hangs": None,
+}
+
+
+@pytest.mark.parametrize("fault", POISON)
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_a_question_that_always_fails_is_that_questions_problem_alone(server, fault, concurrency):
+    """While the server answers others: those beside it, or, where there are none, a small one of ours."""
+    server.answer = lambda prompt: POISON[fault] if prompt == "poison" else RIGHT
+    judge = EndpointJudge(settings(server, timeout_s=1.0, concurrency=concurrency), 0, words_of)
+    told = judge.ask(["a", "poison", "b", "c"], 1, never)
+    assert texts(told) == [RIGHT, "", RIGHT, RIGHT] and judge.running
+    assert told[1].refused and told[1].problem
+    assert judge.ask(["poison"], 1, never)[0].refused
+    assert server.prompts.count("poison") == 2 and len(server.prompts) == 5, "each was bought once"
+
+
+def test_a_task_goes_on_with_a_question_that_always_fails(server, tmp_path, tokenizer_dir):
+    """In each of two shards, one of them nothing but it: no verdict on it, no attempt spent, and all others judged."""
+    run, life = make_run(tmp_path, tokenizer_dir, idle_s=60.0), Lifetime(job="local-1")
+    decider = GenerativeDecider(EndpointJudge(settings(server), 0, words_of), run.config().verifier)
+    worker = VerifyWorker(run, run.config(), life, run.events("verify", "local-1"), decider)
+    for group, answers in ((0, ["13"]), (1, ["5", "13", "6"]), (2, ["5", "7"])):
+        rows = [rollout(group, k, response=f"\\boxed{{{answer}}}") for k, answer in enumerate(answers)]
+        run.queue("rollouts").put(f"g{group:08d}-0001", rows)
+    server.answer = lambda prompt: (500, "internal error") if "Student: 13" in prompt else by_answer(prompt)
+    serve(run, "rollouts", UntilEmpty(run, "rollouts", worker), life, run.events("verify", "local-1"))
+    found = {}
+    while (lease := run.queue("verdicts").claim("reader")) is not None:
+        assert lease.attempt == 1
+        found |= {(row.group, row.extracted): row for row in lease.rows}
+        lease.done()
+    decisions = {place: row.decision for place, row in found.items()}
+    lost = {(0, "13"): NO_VERDICT, (1, "13"): NO_VERDICT}
+    assert decisions == lost | {(1, "5"): YES, (1, "6"): NO, (2, "5"): YES, (2, "7"): NO}
+    assert all(math.isnan(found[place].reward) and "500 internal error" in found[place].reason for place in lost)
+    assert server.prompts.count(next(p for p in server.prompts if "number 0" in p)) == 1
+
+
+def test_a_server_that_fails_many_questions_and_answers_a_small_one_is_an_error(server):
+    """A time limit that is too short, for instance: else every group of the run would be dropped in silence."""
+    server.answer = lambda prompt: RIGHT if prompt == PROBE else (500, "out of memory")
+    with pytest.raises(EngineError, match=r"refused all of 8 questions.*500 out of memory") as caught:
+        EndpointJudge(settings(server), 0, words_of).ask([str(i) for i in range(MANY)], 1, never)
+    assert not isinstance(caught.value, Unavailable)
+
+
+def test_what_is_on_its_way_when_the_server_goes_away_is_heard_and_no_more_is_sent(server):
+    gone = threading.Event()
+
+    def answer(prompt: str):
+        if prompt == "slow":
+            assert gone.wait(20)
+            time.sleep(0.5)
+            return RIGHT
+        if prompt == PROBE:
+            gone.set()
+        return (503, "going down")
+
+    server.answer = answer
+    judge = EndpointJudge(settings(server, concurrency=2, timeout_s=30.0), 0, words_of)
+    heard = {}
+    with pytest.raises(Unavailable, match="503 going down"):
+        judge.ask(["slow", "bad", "later", "never"], 1, never, heard.update)
+    assert {prompt: reply.text for prompt, reply in heard.items()} == {"slow": RIGHT}
+    assert set(server.prompts) == {"slow", "bad"} and not judge.running
+
+
+def test_a_server_that_was_away_is_back_when_it_answers_a_question(server):
+    """Not when it only lists its models again."""
+    server.answer = lambda prompt: (503, "loading")
+    judge = EndpointJudge(settings(server), 0, words_of)
+    judge.start()
+    for begin in (lambda: judge.ask(["q"], 1, never), judge.start, judge.start):
+        with pytest.raises(Unavailable, match="503 loading"):
+            begin()
+        assert not judge.running
+    server.answer = lambda prompt: RIGHT
+    judge.start()
+    assert judge.running and server.prompts == ["q"]
+
+
 @pytest.mark.parametrize("page", [PAGE, BROKEN])
 def test_a_page_that_is_no_judge_is_away(server, page):
     server.answer = lambda prompt: page
@@ -265,7 +357,7 @@ def test_while_the_judge_is_away_no_sample_is_judged_and_the_task_says_so_and_go
     server, tmp_path, tokenizer_dir, fault
 ):
     """One shard is judged, the judge goes away under the second, and comes back."""
-    run, life = make_run(tmp_path, tokenizer_dir, idle_s=60.0), Lifetime(job="local-1")
+    run, life = make_run(tmp_path, tokenizer_dir, room=1, idle_s=60.0), Lifetime(job="local-1")
     decider = GenerativeDecider(EndpointJudge(settings(server, timeout_s=0.3), 0, words_of), run.config().verifier)
     worker = VerifyWorker(run, run.config(), life, run.events("verify", "local-1"), decider)
     for group in (0, 1):

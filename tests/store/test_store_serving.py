@@ -131,6 +131,20 @@ def test_the_wait_for_a_server_of_others_is_bounded_over_all_lives_of_a_job(tmp_
         assert task.serve() == "all done" and task.told("returned")
 
 
+def test_a_task_whose_server_was_away_for_a_moment_is_not_idle(tmp_path):
+    """Though its failed work took longer than a task may be idle."""
+    fails = [Unavailable("the judge does not answer")]
+
+    def work(task, lease):
+        if fails:
+            time.sleep(0.6)
+            raise fails.pop()
+
+    task = Task(tmp_path, work=work, idle_s=0.5).put("g00000000-0001")
+    task.serve()
+    assert task.worked[-1:] == ["g00000000-0001"] and task.queue.counts()["ready"] == 0
+
+
 @pytest.mark.parametrize("event", ["shard", "cut"])
 @pytest.mark.parametrize(
     ("seconds", "left_s", "works"), [(300, 350, False), (300, 400, True), (5000, 600, True), (5000, 400, False)]
