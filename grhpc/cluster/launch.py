@@ -25,6 +25,7 @@ from grhpc.cluster.sbatch import ONE_JOB, job_name, parameters, python_command, 
 from grhpc.cluster.submissions import Submission, record
 from grhpc.config import AnyConfig
 from grhpc.errors import ClusterError
+from grhpc.store.atomic import as_store_error
 from grhpc.store.rundir import RunDir
 
 T = TypeVar("T")
@@ -171,6 +172,8 @@ def _refusals_named(role: str, call: Callable[[], T]) -> T:
             found = call()
         sys.stderr.write(printed.getvalue())
         return found
+    except PermissionError as error:  # another person's run
+        raise as_store_error(error, Path(error.filename or ".")) from error
     except (RuntimeError, ValueError, OSError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         said = next((line for line in lines if "sbatch: error" in line), lines[0] if lines else type(error).__name__)

@@ -13,9 +13,10 @@ from grhpc.evaluate.answered import read_summary
 from grhpc.evaluate.benchmarks import load_averages, load_benchmarks
 from grhpc.evaluate.figures import average, figure
 from grhpc.evaluate.table import NONE, aligned, cell, points, with_error
+from grhpc.report import files
 from grhpc.report.evaluation_picture import as_characters, write_png
 from grhpc.report.text import number, one_line
-from grhpc.store.atomic import to_json, write_bytes, write_json
+from grhpc.store.atomic import to_json
 from grhpc.store.rundir import RunDir
 
 Result = dict[str, Any]
@@ -26,14 +27,11 @@ _HEAD = ("", "questions", "score ± SE", "95 %", "tokens", "truncated", "missing
 def make(run: RunDir) -> Result:
     """Gather the result and write its files. Raises StoreError while the evaluation is not finished."""
     result = gather(run)
-    run.report_dir.mkdir(exist_ok=True)
-    png = run.report_dir / "report.png"
-    write_png(png, result)
-    result["picture"] = str(png)
-    write_json(run.report_dir / "report.json", result)
-    whole = "\n".join([as_text(result), "", *by_group(result)]) + "\n"
-    write_bytes(run.report_dir / "report.txt", whole.encode())
-    return result
+
+    def whole(result: Result) -> str:
+        return "\n".join([as_text(result), "", *by_group(result)])
+
+    return files.write(run, result, lambda png: write_png(png, result), whole)
 
 
 def gather(run: RunDir) -> Result:

@@ -12,13 +12,13 @@ from collections import Counter
 from typing import Any
 
 from grhpc.records import DECISIONS
-from grhpc.report import evaluation, tuned, versions
+from grhpc.report import evaluation, files, tuned, versions
 from grhpc.report.find import find_run
 from grhpc.report.history import History, Judged, last_judged_batch, read_history, thinned
 from grhpc.report.judging import judging_line
 from grhpc.report.picture import Bars, Curve, as_characters, write_png
 from grhpc.report.text import duration, number, one_line, percent
-from grhpc.store.atomic import to_json, write_bytes, write_json
+from grhpc.store.atomic import to_json
 from grhpc.store.ledger import read_ledger
 from grhpc.store.rundir import RunDir
 
@@ -46,16 +46,11 @@ def make(run: RunDir) -> Result:
     history, evaluations = read_history(run), versions.read_versions(run)
     result = gather(run, history)
     result["evaluations"] = json.loads(to_json({name: vars(of) for name, of in evaluations.items()}))
-    run.report_dir.mkdir(exist_ok=True)
-    png = run.report_dir / "report.png"
     heldout = _curves_of_rows(_rows(history))[1:]
     panels = _panels(history)
     panels += [(one_line(f"evaluation {name}", 60), of.curves() + heldout) for name, of in evaluations.items()]
-    write_png(png, panels, f"{run.root.name}: step {result['step']} of {result['steps']}")
-    result["picture"] = str(png)
-    write_json(run.report_dir / "report.json", result)
-    write_bytes(run.report_dir / "report.txt", (as_text(result) + "\n").encode())
-    return result
+    title = f"{run.root.name}: step {result['step']} of {result['steps']}"
+    return files.write(run, result, lambda png: write_png(png, panels, title), as_text)
 
 
 def gather(run: RunDir, history: History) -> Result:

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from grhpc.evaluate.table import aligned
-from grhpc.report import tuning
+from grhpc.report import files, tuning
 from grhpc.report.history import Event, last_steps, thinned
 from grhpc.report.picture import Bars, Curve, as_characters, write_png
 from grhpc.report.text import duration, number, percent
 from grhpc.sft_config import SftConfig
-from grhpc.store.atomic import to_json, write_bytes, write_json
+from grhpc.store.atomic import to_json
 from grhpc.store.events import read_events
 from grhpc.store.rundir import RunDir
 
@@ -26,13 +26,8 @@ _HEAD = ("step", "loss", "held-out loss", "gradient", "lr", "examples", "tokens"
 def make(run: RunDir) -> Result:
     """Gather the result and write its files; of a run that still goes, so far."""
     result = gather(run)
-    run.report_dir.mkdir(exist_ok=True)
-    png = run.report_dir / "report.png"
-    write_png(png, _panels(result["rows"]), f"{run.root.name}: step {result['step']} of {result['steps']}")
-    result["picture"] = str(png)
-    write_json(run.report_dir / "report.json", result)
-    write_bytes(run.report_dir / "report.txt", (as_text(result) + "\n").encode())
-    return result
+    panels, title = _panels(result["rows"]), f"{run.root.name}: step {result['step']} of {result['steps']}"
+    return files.write(run, result, lambda png: write_png(png, panels, title), as_text)
 
 
 def gather(run: RunDir) -> Result:

@@ -21,6 +21,7 @@ from typing import Any
 from grhpc.errors import CorruptFile, StoreError
 
 TEMP_SUFFIX = ".tmp"
+SHARING = "check owner and mode; a run of several people needs `umask 002` from its beginning (docs/slurm.md, Together)"
 
 
 def write_bytes(path: Path, data: bytes, *, temp_dir: Path | None = None) -> None:
@@ -187,9 +188,16 @@ def as_store_error(error: OSError, path: Path) -> StoreError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StoreError(f"no space left for {path}", "free space or raise the quota there, then resume the run")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return StoreError(f"not allowed to write {path}: {error.strerror}", "check the owner and mode of the folder")
+        return StoreError(f"no access to {path}: {error.strerror}{_whose(path)}", SHARING)
     what = error.strerror or str(error)
     return StoreError(f"the filesystem refused {path}: {what}", "check the filesystem's health, then resume the run")
+
+
+def _whose(path: Path) -> str:
+    """Whose the folder is, as the end of a sentence."""
+    with contextlib.suppress(OSError, KeyError):  # no such folder, or a person without a name here
+        return f" (the folder is {path.parent.owner()}'s)"
+    return ""
 
 
 def _holds(path: Path, data: bytes) -> bool:

@@ -19,7 +19,7 @@ from pathlib import Path
 from grhpc.errors import CorruptFile, StoreError
 from grhpc.store.atomic import list_names, read_json, storing, write_json
 
-FOLDER_PREFIX = "grhpc-weights-"  # then the run id
+FOLDER_PREFIX = f"grhpc-weights-{os.getuid()}-"  # then the run id: on a node everybody has copies of their own
 
 _MARK, _LOCK = "local.json", ".lock"
 _LOCK_S = 1800.0  # after this long we copy for ourselves

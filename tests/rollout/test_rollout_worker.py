@@ -12,6 +12,7 @@ from grhpc.lifetime import Lifetime
 from grhpc.records import HELDOUT
 from grhpc.rollout import worker as worker_module
 from grhpc.rollout.worker import main, sample_seed
+from grhpc.store.local_copy import FOLDER_PREFIX
 
 SHARD = "g00000000-0002"
 
@@ -68,7 +69,7 @@ def test_a_task_that_ends_leaves_no_weights_on_its_node(bench, monkeypatch):
     bench.publish(0, model=0)
     bench.put(SHARD, prompt(0))
     bench.serve()
-    copies = bench.worker._local_dir / f"grhpc-weights-{bench.run.run_id}"
+    copies = bench.worker._local_dir / f"{FOLDER_PREFIX}{bench.run.run_id}"
     assert list(copies.glob("g*"))
     monkeypatch.setattr(bench.worker._host, "close", lambda: None)  # the module's other tests go on with it
     bench.worker.close()

@@ -11,6 +11,7 @@ from store_rows import RUN
 
 from grhpc.errors import CorruptFile, ForeignFile, Pruned, StoreError
 from grhpc.store import local_copy, weights
+from grhpc.store.local_copy import FOLDER_PREFIX
 from grhpc.store.weights import WeightStore
 
 
@@ -109,7 +110,7 @@ def test_a_damaged_file_is_never_handed_out(store: WeightStore, tmp_path: Path, 
     reader = reader_of(store)
     with pytest.raises(CorruptFile, match=r"model\.safetensors"):
         reader.fetch(reader.newest(), tmp_path / "local")
-    assert [name for name in os.listdir(tmp_path / "local" / f"grhpc-weights-{RUN}") if name.startswith("g")] == []
+    assert [name for name in os.listdir(tmp_path / "local" / f"{FOLDER_PREFIX}{RUN}") if name.startswith("g")] == []
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", '{"digest": "0", "files": {}}', "[]"])
@@ -270,7 +271,7 @@ def fetch_and_be_killed(directory: Path, local: Path) -> None:
 
 def test_what_a_killed_task_of_another_run_left_goes_at_the_next_start(store: WeightStore, tmp_path: Path) -> None:
     publish(store, 1, 1)
-    local, left = tmp_path / "local", tmp_path / "local" / f"grhpc-weights-{RUN}" / "g0001-v000001"
+    local, left = tmp_path / "local", tmp_path / "local" / f"{FOLDER_PREFIX}{RUN}" / "g0001-v000001"
     child = multiprocessing.get_context("fork").Process(target=fetch_and_be_killed, args=(store.directory, local))
     child.start()
     child.join(60)
