@@ -1,7 +1,7 @@
 """Copies of published folders on this node's own disk: made once, shared by the node's processes.
 
-flock is used here and nowhere else: the disk is the node's own, and a lock ends with its process. It saves copies and
-keeps a folder from being removed while a process reads it; no correctness hangs on it, since a folder appears by one
+Locks are flock's, which a shared filesystem may not keep: this disk is the node's own, and a lock ends with its process.
+They save copies and keep a folder from being removed while a process reads it; no correctness hangs on it, since a folder appears by one
 rename and says which digest it was checked against.
 
 Does not know: what is copied. Invariant: a folder with a visible name and this boot's mark is whole.
