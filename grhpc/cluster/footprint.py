@@ -1,7 +1,7 @@
 """How much memory and disk a run will take, from the models' own config.json.
 
-Does not know: where models lie, who asks. Invariant: arithmetic only. Activations are not counted: they depend on
-micro_batch_size and recomputation, and are what the rest of the GPU is for.
+The bytes of activations were counted on a CPU, tensor by tensor, for the very code that GPUs run; what CUDA, NCCL and
+fragmentation take comes on top. Does not know: where models lie, who asks. Invariant: arithmetic only.
 """
 
 from collections.abc import Mapping
@@ -11,6 +11,9 @@ from typing import Any
 BYTES = {"bfloat16": 2, "float32": 4}
 GRADIENT = 4  # Megatron accumulates gradients in fp32
 OPTIMIZER = 12  # fp32 master weights and Adam's two moments, shared out over the data-parallel ranks
+CHUNK = 1024  # tokens whose logits the trainer makes at a time (train/logprobs.py)
+RECORDED_A_TOKEN = 9.8  # of a response in a step's recorded batch: id, log-probability, text; of long ones, measured
+PROCESS_GIB = 4  # of host memory, of a rank with CUDA and NCCL: an estimate, not measured
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,55 @@ class Shape:
         return 2 * 2 * self.layers * self.kv_heads * self.head_dim
 
 
-def trainer_bytes_a_rank(shape: Shape, dtype: str, tensor: int, pipeline: int, data: int) -> int:
-    """Weights, gradients and optimizer state on one rank under the distributed optimizer."""
-    own = shape.parameters / (tensor * pipeline)
-    return round(own * (BYTES[dtype] + GRADIENT + OPTIMIZER / data))
+@dataclass(frozen=True)
+class Layout:
+    """How the trainer's ranks share a model, and what of its settings decides the activations."""
+
+    tensor: int = 1
+    pipeline: int = 1
+    data: int = 1
+    sequence_parallel: bool = False
+    recompute: bool = False
+
+    @property
+    def world(self) -> int:
+        return self.tensor * self.pipeline * self.data
+
+
+def trainer_bytes_a_rank(shape: Shape, dtype: str, layout: Layout, *, with_reference: bool) -> int:
+    """Weights, gradients and optimizer state on one rank under the distributed optimizer, and the weights of the KL
+    term's reference."""
+    own = shape.parameters / (layout.tensor * layout.pipeline)
+    return round(own * (BYTES[dtype] * (1 + with_reference) + GRADIENT + OPTIMIZER / layout.data))
+
+
+def activation_bytes(shape: Shape, dtype: str, layout: Layout, num_tokens: int) -> int:
+    """What a micro-batch of `num_tokens`, padding included, takes on one rank besides, at most: what every layer keeps
+    for the backward pass, then the larger of one layer's computation and the output layer's. A pipeline's first stage
+    holds as many micro-batches as there are stages, so its depth saves nothing here."""
+    a_column = BYTES[dtype] * num_tokens
+    if layout.recompute:
+        kept = shape.layers * shape.hidden / (layout.tensor if layout.sequence_parallel else 1)
+        computing = 7 * shape.intermediate / layout.tensor + 17 * shape.hidden
+    else:
+        kept = shape.layers * (5 * shape.intermediate / layout.tensor + 15 * shape.hidden)
+        computing = 0.0
+    rows = shape.vocab / layout.tensor
+    output = 2 * 4 * min(CHUNK, num_tokens) * rows + rows * shape.hidden * (4 + BYTES[dtype])
+    return round(a_column * kept + max(a_column * computing, output))
+
+
+def host_bytes_a_node(shape: Shape, dtype: str, layout: Layout, ranks: int) -> int:
+    """Of a node with `ranks` of the trainer's: the processes, the share of the weights that each brings to the host to
+    publish them, and the largest tensor, of which a checkpoint brings one at a time."""
+    share = weights_bytes(shape, dtype) / layout.world
+    largest = 4 * shape.vocab * shape.hidden / layout.tensor
+    return round(ranks * (PROCESS_GIB * 2**30 + share + largest))
+
+
+def recorded_bytes(num_tokens: int) -> int:
+    """The batches that a run keeps for good, of as many response tokens."""
+    return round(RECORDED_A_TOKEN * num_tokens)
 
 
 def weights_bytes(shape: Shape, dtype: str) -> int:

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from grhpc.cluster import footprint
-from grhpc.cluster.footprint import Shape, human
+from grhpc.cluster.footprint import Layout, Shape, human
 from grhpc.cluster.sbatch import ONE_JOB, directives, python_command, role_config, setup_lines
 from grhpc.config import AnyConfig, Config, EngineConfig, RoleConfig
 from grhpc.config_file import load_as
@@ -35,14 +35,19 @@ def _grpo(config: Config) -> list[str]:
             _unknown("trainer and rollout memory, disk", config.policy.model, "policy.model"),
             *_judge(config, "verify"),
         ]
-    lines += [_training(config, config.policy.dtype, policy)]
+    num_tokens = config.train.micro_batch_size * (config.data.max_prompt_tokens + config.rollout.max_response_tokens)
+    lines += _training(config, config.policy.dtype, policy, num_tokens, with_reference=config.grpo.kl_coef > 0)
     lines += [_engine("rollout", config.policy.dtype, config.rollout.engine, policy), *_judge(config, "verify")]
     versions, kept = config.store.keep_weights + 1, config.train.checkpoint_keep + 1  # one more while it is written
     weights = versions * footprint.weights_bytes(policy, config.policy.dtype)
     checkpoints = kept * footprint.checkpoint_bytes(policy, config.policy.dtype)
+    rollouts = config.train.steps * config.grpo.groups_per_step * config.rollout.group_size
+    recorded = footprint.recorded_bytes(rollouts * config.rollout.max_response_tokens)
     return [
         *lines,
         f"disk: {human(weights)} for {versions} weight versions, {human(checkpoints)} for {kept} checkpoints",
+        f"disk for the batches, which are all kept: at most {human(recorded)}, {footprint.RECORDED_A_TOKEN} bytes a "
+        f"token of responses of up to {config.rollout.max_response_tokens}",
     ]
 
 
@@ -56,7 +61,7 @@ def _sft(config: SftConfig) -> list[str]:
     checkpoints = kept * footprint.checkpoint_bytes(model, config.model.dtype)
     weights = footprint.weights_bytes(model, config.model.dtype)
     disk = f"disk: {human(weights)} for the model, {human(checkpoints)} for {kept} checkpoints"
-    return [*lines, _training(config, config.model.dtype, model), disk]
+    return [*lines, *_training(config, config.model.dtype, model, config.data.max_tokens, with_reference=False), disk]
 
 
 def _eval(config: EvalConfig) -> list[str]:
@@ -141,14 +146,19 @@ def _jobs(config: AnyConfig) -> list[str]:
 
 
 def _layout(config: Training) -> list[str]:
-    asked, train = config.cluster.train, config.train
-    world = asked.nodes * asked.tasks_per_node
-    data = world // (train.tensor_parallel * train.pipeline_parallel)
-    across = " (tensor parallelism crosses nodes: slow)" if train.tensor_parallel > asked.tasks_per_node else ""
+    asked, layout = config.cluster.train, _cut(config)
+    across = " (tensor parallelism crosses nodes: slow)" if layout.tensor > asked.tasks_per_node else ""
     return [
-        f"trainer: {world} ranks = TP {train.tensor_parallel} x PP {train.pipeline_parallel} x DP {data}, "
-        f"{asked.tasks_per_node} a node on {asked.nodes} nodes{across}"
+        f"trainer: {asked.nodes * asked.tasks_per_node} ranks = TP {layout.tensor} x PP {layout.pipeline} x "
+        f"DP {layout.data}, {asked.tasks_per_node} a node on {asked.nodes} nodes{across}"
     ]
+
+
+def _cut(config: Training) -> Layout:
+    train, world = config.train, config.cluster.train.nodes * config.cluster.train.tasks_per_node
+    tensor, pipeline = train.tensor_parallel, train.pipeline_parallel
+    data = max(1, world // (tensor * pipeline))
+    return Layout(tensor, pipeline, data, train.sequence_parallel and tensor > 1, train.recompute)
 
 
 def _length(config: Config) -> list[str]:
@@ -181,14 +191,20 @@ def _evaluations(config: Config) -> list[str]:
     return [f"evaluations: {num}, of every {every}. version and the last, each with {tasks}: {config.evaluate.config}"]
 
 
-def _training(config: Training, dtype: str, shape: Shape) -> str:
-    train, world = config.train, config.cluster.train.nodes * config.cluster.train.tasks_per_node
-    data = world // (train.tensor_parallel * train.pipeline_parallel)
-    a_rank = footprint.trainer_bytes_a_rank(shape, dtype, train.tensor_parallel, train.pipeline_parallel, data)
-    return (
-        f"trainer memory: {human(a_rank)} a rank for weights, gradients, optimizer of {shape.parameters / 1e6:.1f} M "
-        "parameters; activations come on top"
-    )
+def _training(config: Training, dtype: str, shape: Shape, num_tokens: int, *, with_reference: bool) -> list[str]:
+    """`num_tokens`: of the longest micro-batch."""
+    layout, asked = _cut(config), config.cluster.train
+    model = footprint.trainer_bytes_a_rank(shape, dtype, layout, with_reference=with_reference)
+    activations = footprint.activation_bytes(shape, dtype, layout, num_tokens)
+    host = footprint.host_bytes_a_node(shape, dtype, layout, asked.tasks_per_node)
+    reference = " and the KL term's reference" if with_reference else ""
+    given = "" if asked.mem_gb is None or asked.mem_gb * 2**30 >= host else f", but mem_gb is {asked.mem_gb:g}"
+    return [
+        f"trainer memory: {human(model)} a rank for weights, gradients, optimizer{reference} of "
+        f"{shape.parameters / 1e6:.1f} M parameters, at most {human(activations)} for the activations of {num_tokens} "
+        f"tokens: {human(model + activations)}, and what CUDA and NCCL take",
+        f"trainer host memory: about {human(host)} a node{given}",
+    ]
 
 
 def _engine(role: str, dtype: str, engine: EngineConfig, shape: Shape) -> str:

@@ -28,8 +28,8 @@ class Parallel:
 
     def __init__(self, tensor: int = 1, pipeline: int = 1, *, seed: int = 0, patience_s: float = 3600.0) -> None:
         self._owns_world = not dist.is_initialized()
-        on_cuda = torch.cuda.is_available()
-        self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_cuda else torch.device("cpu")
+        self.device = own_device()
+        on_cuda = self.device.type == "cuda"
         if on_cuda:
             torch.cuda.set_device(self.device)
             _make_cuda_repeatable()
@@ -99,6 +99,13 @@ class Parallel:
     def _leave_world(self) -> None:
         if self._owns_world and dist.is_initialized():
             dist.destroy_process_group()
+
+
+def own_device() -> torch.device:
+    """The GPU of this rank of its node; where SLURM binds each task to its own (gpus_per_task), the one it sees."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
 
 
 def _make_cuda_repeatable() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from grhpc.cluster import footprint
+from grhpc.cluster.footprint import Layout
 from grhpc.cluster.plan import gpus, gpus_a_job, plan
 from grhpc.config import (
     ClusterConfig,
@@ -46,9 +47,9 @@ def make(folder: Path, **train: int) -> Config:
         verifier=VerifierConfig("org/verifier"),
         data=DataConfig(str(folder / "prepared")),
         train=TrainConfig(steps=10, **train),
-        grpo=GrpoConfig(groups_per_step=768, updates_per_step=4),
+        grpo=GrpoConfig(groups_per_step=768, updates_per_step=4, kl_coef=1e-4),
         cluster=ClusterConfig(
-            train=RoleConfig(nodes=2, tasks_per_node=8, gpus_per_node=8, partition="h100"),
+            train=RoleConfig(nodes=2, tasks_per_node=8, gpus_per_node=8, partition="h100", mem_gb=20),
             rollout=RoleConfig(tasks=12, gres="gpu:h100:1", max_concurrent=6),
             verify=RoleConfig(tasks=4, gpus_per_node=1),
         ),
@@ -60,9 +61,23 @@ def test_counts_a_known_model() -> None:
     assert abs(shape.parameters - 7.61e9) < 0.01e9
     assert shape.kv_bytes_a_token == 57344  # 56 KiB in bf16
     assert footprint.weights_bytes(shape, "bfloat16") == 2 * shape.parameters
-    whole = footprint.trainer_bytes_a_rank(shape, "bfloat16", 1, 1, 1)
+    whole = footprint.trainer_bytes_a_rank(shape, "bfloat16", Layout(), with_reference=False)
     assert whole == 18 * shape.parameters  # 2 weights, 4 gradients, 12 optimizer
-    assert footprint.trainer_bytes_a_rank(shape, "bfloat16", 4, 2, 2) == (2 + 4 + 6) * shape.parameters // 8
+    cut = footprint.trainer_bytes_a_rank(shape, "bfloat16", Layout(4, 2, 2), with_reference=True)
+    assert cut == (2 + 2 + 4 + 6) * shape.parameters // 8
+
+
+def test_activations_are_those_that_the_layout_leaves_and_hold_no_logits_of_all_tokens() -> None:
+    shape, tokens = footprint.Shape.of(QWEN_7B), 4 * 5120
+    layout = Layout(2, 1, 8, sequence_parallel=True, recompute=True)
+    small = footprint.activation_bytes(shape, "bfloat16", layout, tokens)
+    assert small < 2 * 4 * tokens * shape.vocab / 2, "the logits alone would take 5.5 times 4 bytes each"
+    kept = 2 * tokens * 28 * 3584 / 2
+    assert kept < small < 4 * kept
+    assert small < footprint.activation_bytes(shape, "bfloat16", replace(layout, sequence_parallel=False), tokens)
+    assert footprint.activation_bytes(shape, "bfloat16", replace(layout, recompute=False), tokens) > 5 * small
+    few = footprint.activation_bytes(shape, "bfloat16", layout, 100)
+    assert few > 6 * shape.vocab / 2 * shape.hidden, "the output layer's gradient does not shrink with the tokens"
 
 
 def test_says_jobs_gpus_layout_length_memory_and_disk(tmp_path: Path) -> None:
@@ -77,10 +92,12 @@ def test_says_jobs_gpus_layout_length_memory_and_disk(tmp_path: Path) -> None:
         "GPUs in all: 32",
         "trainer: 16 ranks = TP 4 x PP 2 x DP 2, 8 a node on 2 nodes",
         "groups in all: 7680, 2.00 epochs of 3840 prompts",
-        "trainer memory: 10.6 GiB a rank",
+        "trainer memory: 12.4 GiB a rank for weights, gradients, optimizer and the KL term's reference of 7615.3 M",
+        "trainer host memory: about 43.2 GiB a node, but mem_gb is 20",
         "rollout memory: 14.2 GiB weights a GPU, 56.0 KiB of KV cache a token",
         "verify memory: unknown: org/verifier is not on this machine; download it, or name its folder in verifier.m",
         "disk: 56.7 GiB for 4 weight versions",
+        "disk for the batches, which are all kept: at most 2.3 GiB, 9.8 bytes a token of responses of up to 4096",
     ):
         assert line in text, text
     assert [path.name for path in tmp_path.iterdir()] != ["big"]  # nothing was made

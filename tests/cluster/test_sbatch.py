@@ -14,7 +14,7 @@ from tests.cluster.conftest import new_run
 TEMPLATES = Path(__file__).parents[2] / "slurm"
 # The RoleConfig that says what a template says.
 TWINS = {
-    "train": RoleConfig(cpus_per_task=8, gpus_per_node=8, mem_gb=64, tasks_per_node=8, time_min=1440),
+    "train": RoleConfig(cpus_per_task=8, gpus_per_node=8, mem_gb=128, tasks_per_node=8, time_min=1440),
     "sft": RoleConfig(cpus_per_task=8, gpus_per_node=8, mem_gb=64, tasks_per_node=8, time_min=1440),
     "rollout": RoleConfig(cpus_per_task=8, gpus_per_node=1, mem_gb=64, tasks=4, time_min=240),
     "verify": RoleConfig(cpus_per_task=8, gpus_per_node=1, mem_gb=64, tasks=2, time_min=240),

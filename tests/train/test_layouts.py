@@ -4,7 +4,10 @@ import grpo_reference
 import numpy as np
 import pytest
 import rank_tasks
+import torch
 from trainer_cases import make_config
+
+from grhpc.train.parallel import own_device
 
 LAYOUTS = {
     "TP1PP1": (1, {}),
@@ -65,3 +68,13 @@ def test_layout_agrees_with_an_independent_reference(pool, model_of, batches_of,
     moved = [np.abs(after - before).max() for before, after in zip(expected["before"], expected["after"], strict=True)]
     assert min(moved) > 1e-2, "the steps must matter for the comparison to mean something"
     assert found["finite"]
+
+
+@pytest.mark.parametrize(
+    ("local_rank", "visible", "device"), [("3", 8, "cuda:3"), ("3", 1, "cuda:0"), ("5", 4, "cuda:1")]
+)
+def test_a_rank_takes_its_own_gpu_or_the_one_that_it_was_bound_to(monkeypatch, local_rank, visible, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
+    monkeypatch.setenv("LOCAL_RANK", local_rank)
+    assert str(own_device()) == device
