@@ -49,6 +49,9 @@ _VERDICTS = frozenset(
 )
 
 
+_CLAUSE = re.compile(r"[.;?!](?=\s|\Z)|\n")
+
+
 def as_read(text: str) -> str:
     """The text as it reads: without what nobody sees, in plain letters, other alphabets' twins set aside."""
     return unicodedata.normalize("NFKC", INVISIBLE.sub("", text.translate(_LOOKALIKE)))
@@ -117,17 +120,27 @@ def judges_itself(template: str, question: str, reference: str, answer: str) -> 
     right, or says the same twice: "student 5 right", "5; student 5"; where neither the question nor the reference
     speaks so."""
     text, asked = plain(as_read(answer)), f"{question}\n{reference}"
-    called = called_in(template)
-    named = spoken_of({called["reference"], called["answer"]} - {""}, text)
+    called = {called_in(template)[field] for field in ("reference", "answer")} - {""}
+    named = spoken_of(called, text)
     if not named - spoken_of(named, asked):
         return False
-    words = _words(text)
-    verdicts = _VERDICTS & set(words)
-    if verdicts:
+    clauses = [clause for clause in _CLAUSE.split(text) if _speaks_of(named, clause)]
+    if verdicts := _VERDICTS & set(_words(" ".join(clauses))):
         return not verdicts & set(_words(asked))
-    said = [word for word in words if word not in _EMPTY and word not in " ".join(named).split()]
+    aside = _EMPTY.union(_VERDICTS, *(name.split() for name in named))
+    said = [word for word in _words(text) if word not in aside]
     half = len(said) // 2
     return half > 0 and said[:half] == said[half:]
+
+
+def _speaks_of(named: set[str], clause: str) -> bool:
+    """In several words, or in a single one as of something known: not "a reference to", nor "students"."""
+    several = {name for name in named if " " in name}
+    known = "|".join(map(re.escape, sorted(named - several)))
+    single = known and re.search(
+        rf"(?i)(?:^|[:,=(]|\b(?:the|my|this|and))\s*(?:{known})\b(?!\s(?:to|for|of)\b)", clause
+    )
+    return bool(single or spoken_of(several, clause))
 
 
 @functools.lru_cache
