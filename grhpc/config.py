@@ -31,7 +31,7 @@ class EndpointConfig:
     api_key_env: str = ""  # the NAME of the environment variable that holds the key; empty: the server asks for none
     concurrency: int = 32  # requests at a time, of one verify task
     requests_per_min: float | None = None  # of one verify task
-    timeout_s: float = 120.0  # of one try
+    timeout_s: float = 120.0  # of one try, to its last byte; long responses at a high concurrency need e.g. 1800
     max_retries: int = 4  # further tries of a request, further and further apart
     max_tokens_name: str = "max_tokens"  # some services call it max_completion_tokens
     price_in: float = 0.0  # per million prompt tokens, for the count of costs
