@@ -1,8 +1,8 @@
 """Copies of published folders on this node's own disk: made once, shared by the node's processes.
 
-Locks are flock's, which a shared filesystem may not keep: this disk is the node's own. They end with their process, save
-copies, and keep a folder from being removed while a process reads it; no correctness hangs on them, since a folder
-appears by one rename and says which digest it was checked against.
+Locks are flock's, which a shared filesystem may not keep: this disk is the node's own. They end with their process,
+save copies, and keep a folder from being removed while a process reads it; no correctness hangs on them, since a
+folder appears by one rename and says which digest it was checked against.
 
 Does not know: what is copied. Invariant: a folder with a visible name and this boot's mark is whole.
 """
