@@ -22,24 +22,50 @@ _REPEATED = re.compile(r"\b(?:([A-HJ-Z])\1{2,}|(I)I{4,})\b")  # "DDDDD"; up to I
 _BEFORE = r"(?:(?:options?|choices?|answers?|letters?)\s*:?\s*)?"
 _DASH = r"[\u2013\u2014-](?=\s)"
 _LETTER_THEN_TEXT = re.compile(
-    _BEFORE + rf"(?:[(\[](?P<closed>[A-Z])[)\]]\s*(?:[.:,=]|{_DASH})?|(?P<open>[A-Z])\s*(?:[).:,=]|\s{_DASH}))"
+    _BEFORE + rf"(?:[(\[](?P<closed>[A-Z])[)\]]\s*(?:[.:,=]|{_DASH})?|(?P<open>[A-Z])\s*(?:[).:,]|(?P<is>=)|\s{_DASH}))"
     r"\s*(?P<text>\S.*)",
     re.DOTALL | re.IGNORECASE,
 )
 _TEXT_THEN_LETTER = re.compile(
-    r"(?P<text>.*\S)\s*[,;]?\s*[(\[](?:(?:option|choice|answer|letter)\s+)?(?P<closed>[A-Z])[)\]]",
+    r"(?P<text>.*\S)(?P<gap>\s*[,;]?\s*)[(\[](?:(?:option|choice|answer|letter)\s+)?(?P<closed>[A-Z])[)\]]",
     re.DOTALL | re.IGNORECASE,
 )
 _LETTER_IN_FRONT = re.compile(r"(?P<open>[A-Z])\s*\((?P<text>.*)\)", re.DOTALL)
 _OTHER_LETTER = re.compile(
-    r"[(\[][A-Z][)\]]|(?:^|\band|\bor|\bnor|\bbut|[,/&+;])\s*[A-Z](?=\s*(?:$|[).:,;]|and\b|or\b|is\b))"
+    r"[(\[]([A-Z])[)\]]|(?:^|\band|\bor|\bnor|\bbut|[,/&+;])\s*([A-Z])(?=\s*(?:$|[).:,;]|and\b|or\b|is\b))"
+    r"|\b(?:[Oo]ptions?|[Cc]hoices?)\s+([A-Z])\b"
 )
-_OPTION = re.compile(r"\b(?:option|choice)\s*:?\s*[(\[]?\s*([A-Z])(?![A-Za-z'])|[(\[]\s*([A-Z])\s*[)\]]", re.IGNORECASE)
+_ROMAN = re.compile(r"\b(?:II|III|IV|VI)\b")  # beside which I is a one
+_OPTION = re.compile(
+    r"\b(?:option|choice)\s*:?\s*[(\[]?\s*([A-Z])(?![A-Za-z'])|(?<![\w}\\])[(\[]\s*([A-Z])\s*[)\]]", re.IGNORECASE
+)
 _DOUBT = re.compile(
     r"\b(?:not|cannot|never|no|none|nor|neither|except|excepting|excluding|excludes?|excluded|besides|but|unlike|wrong|"
     r"incorrect|false|untrue|invalid|impossible|implausible|unlikely|eliminat\w*|reject\w*|ruled?|avoid|rather than|"
     r"other than|instead of|unsure|uncertain|unclear|doubt\w*|maybe|perhaps|possibly|possible|might|could|may|either|"
-    r"also|alternatively|otherwise)\b|n['\u2019]t\b|^or\b|\b(?:or|and)$",
+    r"also|alternatively|otherwise|fails|lacks|contradicts|discard|dismiss|refute|disprove|worse)\b"
+    r"|n['\u2019]t\b|^or\b|\b(?:or|and|than|(?:opposite|contrary|reverse) (?:of|to))$",
+    re.IGNORECASE,
+)
+# What may stand between a letter and what is said of it: "(A) is definitely the wrong one", "A, however, fails".
+_OF_IT = re.compile(
+    r"(?:[\s,;:.\u2014-]|\b(?:is|are|was|be|been|being|to|can|will|would|must|should|has|have|does|do|did|seems?|looks?"
+    r"|appears?|sounds?|the|an|a|of|definitely|clearly|certainly|probably|really|simply|however|then|also)\b"
+    r"|\b\w+(?=n['\u2019]t\b))*+"
+)
+_JOINS = re.compile(r"[\s,;.]*(?:or|and|but|nor)\b", re.IGNORECASE)
+_NOT_ANOTHER = re.compile(
+    r"\s*[,;\u2014-]\s*not\b(?!\s+(?:correct|right|true|valid|it|the|an?|sure|possible|likely)\b)"
+)
+_TAKEN_BACK = re.compile(
+    r"(?:^|[.,;!?\u2014]\s*)(?:but\s+|or\s+)?(?:(?:wait|no|maybe|perhaps)\b(?!\s+[a-z])|not sure|unsure"
+    r"|(?:it|this|that)(?:['\u2019]s| is|(?= isn))\s+(?:(?:not|isn['\u2019]t) (?:correct|right|true|it\b|the answer)"
+    r"|wrong|incorrect|false))",
+    re.IGNORECASE,
+)
+_DENIED = re.compile(
+    r"\b(?:not(?! only)|cannot|never|neither|nor|wrong|incorrect|false|untrue|invalid|impossible|fails|contradicts"
+    r"|lacks|excluded|eliminated|rejected|ruled out)\b|n['\u2019]t\b",
     re.IGNORECASE,
 )
 _AMONG = re.compile(r"\b(?:and|or)\b", re.IGNORECASE)
@@ -54,6 +80,9 @@ _FILLERS = frozenset(
     correct final best right true most likely appropriate accurate answer option choice letter one statement be must
     should definitely probably my clearly in box""".split()
 )
+_HOLDS = frozenset(
+    "holds fits works applies matches follows stands here only and".split()
+)  # what is said of a right one
 _LONG_WORD = re.compile(r"[^\W\d_]{4,}")
 _DEEPEST_LAYOUT = 5
 _LONGEST = 2000  # characters: what is longer is no final answer
@@ -114,6 +143,8 @@ def _quoted(said: str, options: Sequence[str]) -> str | None:
         match = pattern.fullmatch(said)
         if match is not None and (named := _named(_bare(match["text"]), options)):
             letter = _letter_of(match)
+            if letter not in named and match.groupdict().get("is") and len(named) == 1:  # of "F = 10 N" the 10 N
+                return named[0]
             return letter if letter in named else ""
     return None
 
@@ -128,12 +159,38 @@ def _letter_of(match: re.Match[str]) -> str:
 
 
 def _beside(match: re.Match[str], options: Sequence[str]) -> str | None:
-    """The letter beside a text that is no option's: as it is, unless the text denies it, doubts it, or names others."""
-    letter, text = _letter_of(match), _bare(match["text"])
-    if letter not in LETTERS[: len(options)] or _OTHER_LETTER.search(text):
+    """The letter beside a text that is no option's: as it is, unless the text denies it, doubts it, or names others.
+    E = mc^2 and f(C) name none."""
+    letter, text, groups = _letter_of(match), _bare(match["text"]), match.groupdict()
+    if letter not in LETTERS[: len(options)] or groups.get("is") or groups.get("gap") == "":
         return None
     others = {other for part in _AMONG.split(text) for other in _named(part.strip(_EDGES), options)} - {letter}
-    return None if others or _doubted(text, options[LETTERS.index(letter)]) else letter
+    if others or _other_letters(text, letter, len(options)):
+        return None
+    option = options[LETTERS.index(letter)]
+    of_it = text if "gap" in groups else _said_of_it(text, _bare(option))
+    return None if _doubted(of_it, option) or _TAKEN_BACK.search(text) else letter
+
+
+def _other_letters(text: str, letter: str, num_options: int) -> bool:
+    """Whether another option is spoken of by its letter, and not only to say that it is wrong."""
+    for sentence in re.split(r"[.;!?]\s", text):
+        found = {(match[1] or match[2] or match[3]).upper() for match in _OTHER_LETTER.finditer(sentence)}
+        found &= set(LETTERS[:num_options]) - {letter} - ({"I"} if _ROMAN.search(text) else set())
+        if found and (_DENIED.search(sentence) is None or _JOINS.match(sentence)):
+            return True
+    return False
+
+
+def _said_of_it(text: str, option: str) -> str:
+    """Of a text after a letter what is said of the letter itself, at its beginning or after the option's text; ""
+    where something else is spoken of: "(D), x is not smaller than 3"."""
+    quotes = bool(option) and text.lower().startswith(option.lower())
+    rest = text[len(option) :] if quotes else text
+    if quotes and _NOT_ANOTHER.match(rest):
+        return ""
+    between = _OF_IT.match(rest)
+    return rest if _JOINS.match(rest) or _DOUBT.match(rest, between.end() if between else 0) else ""
 
 
 def _doubted(text: str, option: str) -> bool:
@@ -148,6 +205,9 @@ def _only_option(said: str, options: Sequence[str]) -> str | None:
     letters = {(match[1] or match[2]).upper() for match in _OPTION.finditer(said)}
     around = _OPTION.sub(" ", said).strip(_EDGES)
     if len(letters) != 1 or _OTHER_LETTER.search(around) or _DOUBT.search(around):
+        return None
+    after = said[[match.end() for match in _OPTION.finditer(said)][-1] :]
+    if set(re.findall(r"[a-z']+", after.lower())) - _FILLERS - _HOLDS:
         return None
     letter = letters.pop()
     others = {other for part in _AMONG.split(around) for other in _named(part.strip(_EDGES), options)} - {letter}

@@ -23,8 +23,8 @@ def asked(response: str, options: list[str], gold: str) -> Sample:
     )  # fmt: skip
 
 
-def test_the_table_has_fifty_phrasings():
-    assert len(ROWS) >= 50
+def test_the_table_has_a_hundred_and_fifty_phrasings():
+    assert len(ROWS) >= 150
 
 
 @pytest.mark.parametrize(("response", "letter", "options"), ROWS, ids=[repr(row[0]) for row in ROWS])
