@@ -5,17 +5,26 @@ Files are read, never mapped: a mapped page of a file that another machine remov
 """
 
 import hashlib
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from grhpc.errors import CorruptFile
-from grhpc.store.atomic import as_store_error, storing
+from grhpc.store.atomic import as_store_error, list_names, storing, sync_file
 
+Described = dict[str, Any]
+Manifest = Mapping[str, Described]  # by the files' names
 _CHUNK = 8 << 20
 
 
-def describe(path: Path) -> dict[str, Any]:
+def sync_and_describe(path: Path) -> Described:
+    """Make a file durable; its size and digest."""
+    sync_file(path)
+    return describe(path)
+
+
+def describe(path: Path) -> Described:
     """{"bytes": size, "sha256": hex} of a file."""
     digest, size = hashlib.sha256(), 0
     with storing(path), open(path, "rb") as file:
@@ -25,7 +34,18 @@ def describe(path: Path) -> dict[str, Any]:
     return {"bytes": size, "sha256": digest.hexdigest()}
 
 
-def copy_checked(source: Path, target: Path, entry: dict[str, Any]) -> None:
+def not_whole(folder: Path, written: Manifest) -> list[str]:
+    """Which of the files this machine does not see in the folder, or not yet with their sizes."""
+    seen = set(list_names(folder))
+    return sorted(name for name in written if name not in seen or _size(folder / name) != written[name]["bytes"])
+
+
+def _size(path: Path) -> int:
+    with storing(path), open(path, "rb") as file:  # opened: a mere look may answer what was known of it before
+        return os.fstat(file.fileno()).st_size
+
+
+def copy_checked(source: Path, target: Path, entry: Described) -> None:
     """Copy a file while checking it against `describe`'s answer. Raises CorruptFile, FileNotFoundError, StoreError."""
     digest, size = hashlib.sha256(), 0
     with storing(source):
@@ -39,7 +59,7 @@ def copy_checked(source: Path, target: Path, entry: dict[str, Any]) -> None:
         raise CorruptFile(f"{source} is not what its manifest says", f"remove {source.parent}, or restore the file")
 
 
-def digest_of_files(files: dict[str, dict[str, Any]]) -> str:
+def digest_of_files(files: Manifest) -> str:
     """One digest over names and contents."""
     lines = "".join(f"{name} {files[name]['bytes']} {files[name]['sha256']}\n" for name in sorted(files))
     return hashlib.sha256(lines.encode()).hexdigest()

@@ -18,7 +18,7 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,14 +34,14 @@ from grhpc.store.atomic import (
     server_mtime,
     server_now,
     storing,
-    sync_file,
     write_json,
 )
 from grhpc.store.heartbeat import Heartbeat
 from grhpc.store.local_copy import FOLDER_PREFIX, LocalCopies
-from grhpc.store.transfer import copy_checked, describe, digest_of_files
+from grhpc.store.transfer import Manifest, copy_checked, digest_of_files, not_whole, sync_and_describe
 
 MANIFEST = "manifest.json"
+_NONE: Manifest = {}
 _FOLDER = re.compile(r"g(\d{4,})-v(\d{6,})")
 _PIN_S = 900.0  # a pin without a sign of life for this long belongs to a dead reader
 _VISIBLE_S = 90.0  # how long a rank's file may take to show on rank 0's machine
@@ -80,27 +80,28 @@ class WeightStore:
         return staging
 
     def commit(
-        self, generation: int, version: int, *, base: str, extra: dict[str, Any], expect: Iterable[str] = ()
+        self, generation: int, version: int, *, base: str, extra: dict[str, Any], written: Manifest = _NONE
     ) -> WeightRef:
         """Publish what stands in the staging folder, under a manifest of its files, in one rename.
 
-        `base` names the model that the weights belong to; `extra` goes into the manifest. Waits up to 90 s until the
-        files in `expect` show on this machine. After a StoreError the version is published whole or not at all, and
-        `begin` and `commit` may be repeated.
+        `base` names the model that the weights belong to; `extra` goes into the manifest. `written` are the files that
+        ranks synced and described (transfer.py) where they wrote them: waits up to 90 s until they show on this
+        machine with those sizes. The rest is synced and described here. After a StoreError the version is published
+        whole or not at all, and `begin` and `commit` may be repeated.
         """
         name = folder_name(generation, version)
         staging, target = self.directory / "staging" / name, self.directory / name
-        files = _wait_for(staging, set(expect))
+        own = [file for file in _wait_for(staging, written) if file not in written]
         with ThreadPoolExecutor(max_workers=4) as pool:
-            list(pool.map(sync_file, (staging / file for file in files)))
-            entries = list(pool.map(describe, (staging / file for file in files)))
+            described = pool.map(sync_and_describe, (staging / file for file in own))
+            files = {**written, **dict(zip(own, described, strict=True))}
         manifest: dict[str, Any] = {
             "run_id": self.run_id,
             "generation": generation,
             "version": version,
             "base": base,
             "extra": extra,
-            "files": dict(zip(files, entries, strict=True)),
+            "files": {file: files[file] for file in sorted(files)},
         }
         manifest["digest"] = digest_of_files(manifest["files"])
         write_json(staging / MANIFEST, manifest)
@@ -282,16 +283,17 @@ def parse_folder(name: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _wait_for(staging: Path, expect: set[str]) -> list[str]:
-    """The files in `staging` once all of `expect` are among them."""
+def _wait_for(staging: Path, written: Manifest) -> list[str]:
+    """The files in `staging` once all of `written` are among them, whole."""
     deadline = time.monotonic() + _VISIBLE_S
-    while missing := expect - set(files := list_names(staging)):
+    while missing := not_whole(staging, written):
         if time.monotonic() > deadline:
             raise StoreError(
-                f"{staging} still lacks {', '.join(sorted(missing))} after {_VISIBLE_S:.0f} s",
+                f"{staging} still lacks {', '.join(missing)}, or a part of it, after {_VISIBLE_S:.0f} s",
                 "see whether the rank that writes it died, or the filesystem is slow to show it",
             )
         time.sleep(0.2)
+    files = list_names(staging)
     if not files:
         raise StoreError(f"{staging} holds no files to publish", "write the weights before the commit")
     return [file for file in files if file != MANIFEST]

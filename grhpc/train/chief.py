@@ -72,9 +72,9 @@ class Chief(Keeper):
         self._ledger.check_alone()
         return self._run.weights.begin(self._ledger.generation, version)
 
-    def commit_publish(self, version: int, files: list[str]) -> None:
+    def commit_publish(self, version: int, files: dict[str, dict[str, Any]]) -> None:
         self._run.weights.commit(
-            self._ledger.generation, version, base=self._config.policy.model, extra={"step": version}, expect=files
+            self._ledger.generation, version, base=self._config.policy.model, extra={"step": version}, written=files
         )
         protect = self._flow.heldout_versions() | self._run.awaiting_evaluation(self._config.evaluate.every)
         self._run.weights.prune(self._config.store.keep_weights, protect=protect)

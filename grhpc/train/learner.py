@@ -155,7 +155,7 @@ class Learner:
         bad = sum(float(not torch.isfinite(param).all()) for param in self.model.parameters())
         return self.parallel.sum([bad]) == [0.0]
 
-    def write_weights(self, folder: Path, base: Path) -> list[str]:
+    def write_weights(self, folder: Path, base: Path) -> dict[str, dict[str, Any]]:
         """Write the weights as a Hugging Face folder; `base` gives config.json and the tokenizer. All ranks call."""
         return weight_map.write_folder(self.model, self.arch, folder, base, self.parallel)
 

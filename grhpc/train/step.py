@@ -78,8 +78,8 @@ class Trainer:
         """Whether every weight of every rank is a number."""
         return self.learner.all_finite()
 
-    def write_weights(self, folder: Path) -> list[str]:
-        """Write the policy as a Hugging Face folder; every rank writes its shard, all must call; its file names."""
+    def write_weights(self, folder: Path) -> dict[str, dict[str, Any]]:
+        """Write the policy as a Hugging Face folder; every rank writes and describes its shard, all must call."""
         return self.learner.write_weights(folder, self._model_dir)
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from grhpc.errors import DataError
-from grhpc.store.atomic import sync_file
+from grhpc.store.transfer import Described, sync_and_describe
 from grhpc.train.mcore import GPTModel
 from grhpc.train.mcore import parallel_state as mpu
 from grhpc.train.model import Architecture
@@ -191,19 +191,22 @@ def export(model: GPTModel, arch: Architecture, parallel: Parallel) -> dict[str,
     return share
 
 
-def write_folder(model: GPTModel, arch: Architecture, folder: Path, base: Path, parallel: Parallel) -> list[str]:
+def write_folder(
+    model: GPTModel, arch: Architecture, folder: Path, base: Path, parallel: Parallel
+) -> dict[str, Described]:
     """Write the model as a Hugging Face folder (existing, empty): every rank its shard, rank 0 what stands beside them.
 
     `base` is the folder that config.json and the tokenizer are copied from. All ranks must call; when it returns, all
-    have written and synced. Returns the names of the ranks' weight files, on every rank.
+    have written and synced. Returns each weight file's size and SHA-256, by its writer, on every rank.
     """
     share = export(model, arch, parallel)
     file = f"model-{parallel.rank + 1:05d}-of-{parallel.world_size:05d}.safetensors"
     if parallel.world_size == 1:
         file = "model.safetensors"
+    mine = {}
     if share:
         save_file(share, folder / file, metadata={"format": "pt"})
-        sync_file(folder / file)
+        mine = {file: sync_and_describe(folder / file)}
     placed = parallel.gather({name: (file, tensor.nbytes) for name, tensor in share.items()})
     where = {name: place for part in placed for name, place in part.items()}
     if parallel.is_main:
@@ -214,8 +217,7 @@ def write_folder(model: GPTModel, arch: Architecture, folder: Path, base: Path, 
             }
             (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
         _copy_companions(base, folder, next(iter(share.values())).dtype if share else None)
-    parallel.barrier()
-    return sorted({place for place, _ in where.values()})
+    return {name: entry for part in parallel.gather(mine) for name, entry in sorted(part.items())}
 
 
 def _copy_companions(base: Path, folder: Path, dtype: torch.dtype | None) -> None:

@@ -1,10 +1,12 @@
 """What the trainer and the readers of weights rely on."""
 
+import hashlib
 import multiprocessing
 import os
 import signal
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from store_rows import RUN
@@ -71,6 +73,15 @@ def test_a_reader_gets_what_was_published(store: WeightStore, tmp_path: Path) ->
     assert os.listdir(store.directory / "pins") == []
 
 
+def entry_of(data: bytes) -> dict[str, Any]:
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def described(*names: str) -> dict[str, dict[str, Any]]:
+    """What ranks say of files that hold their own name."""
+    return {f"{name}.safetensors": entry_of(name.encode()) for name in names}
+
+
 def test_equal_weights_have_equal_digests(store: WeightStore) -> None:
     assert publish(store, 1, 3).digest == publish(store, 2, 3).digest != publish(store, 2, 4).digest
 
@@ -79,8 +90,27 @@ def test_a_rank_that_never_wrote_stops_the_publication(store: WeightStore, monke
     monkeypatch.setattr(weights, "_VISIBLE_S", 0.0)
     (store.begin(1, 1) / "a.safetensors").write_bytes(b"a")
     with pytest.raises(StoreError, match=r"lacks b\.safetensors"):
-        store.commit(1, 1, base="tiny", extra={}, expect=["a.safetensors", "b.safetensors"])
+        store.commit(1, 1, base="tiny", extra={}, written=described("a", "b"))
     assert store.newest() is None
+
+
+def test_a_part_of_a_ranks_file_is_not_published(store: WeightStore, monkeypatch) -> None:
+    monkeypatch.setattr(weights, "_VISIBLE_S", 0.0)
+    (store.begin(1, 1) / "a.safetensors").write_bytes(b"")
+    with pytest.raises(StoreError, match=r"lacks a\.safetensors, or a part of it"):
+        store.commit(1, 1, base="tiny", extra={}, written=described("a"))
+    assert store.newest() is None
+
+
+def test_what_a_rank_described_is_not_read_again(store: WeightStore, monkeypatch) -> None:
+    """Rank 0 would read all weights of the run every step while the others wait."""
+    staging, read, describe = store.begin(1, 1), [], weights.sync_and_describe
+    for name in ("a.safetensors", "config.json"):
+        (staging / name).write_bytes(name[:1].encode())
+    monkeypatch.setattr(weights, "sync_and_describe", lambda path: read.append(path.name) or describe(path))
+    ref = store.commit(1, 1, base="tiny", extra={}, written=described("a"))
+    assert read == ["config.json"]
+    assert store.manifest(ref)["files"] == {**described("a"), "config.json": entry_of(b"c")}
 
 
 def test_a_ranks_file_that_shows_late_is_waited_for(store: WeightStore) -> None:
@@ -88,7 +118,7 @@ def test_a_ranks_file_that_shows_late_is_waited_for(store: WeightStore) -> None:
     (staging / "a.safetensors").write_bytes(b"a")
     late = threading.Timer(0.3, (staging / "b.safetensors").write_bytes, (b"b",))
     late.start()
-    ref = store.commit(1, 1, base="tiny", extra={}, expect=["a.safetensors", "b.safetensors"])
+    ref = store.commit(1, 1, base="tiny", extra={}, written=described("a", "b"))
     assert set(store.manifest(ref)["files"]) == {"a.safetensors", "b.safetensors"}
 
 

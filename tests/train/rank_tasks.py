@@ -51,8 +51,8 @@ def train(config: Config, model_dir: Path, batches: list[Batch], probe: Batch, o
         trainer.close()
 
 
-def export(config: Config, model_dir: Path, out_dir: Path) -> list[str]:
-    """Load a model folder and write it again; the names of the weight files that all ranks wrote."""
+def export(config: Config, model_dir: Path, out_dir: Path) -> dict[str, dict[str, Any]]:
+    """Load a model folder and write it again; what the ranks say of the weight files that they wrote."""
     trainer = Trainer(config, model_dir)
     try:
         return trainer.write_weights(out_dir)

@@ -13,6 +13,7 @@ from grhpc.lifetime import Lifetime
 from grhpc.store.events import read_events
 from grhpc.store.ledger import Ledger, read_ledger
 from grhpc.store.rundir import RunDir
+from grhpc.store.transfer import describe
 from grhpc.train import chief as chief_module
 from grhpc.train.chief import WAIT, Chief
 from grhpc.train.keeper import STEP_MARGIN, Saver
@@ -127,7 +128,7 @@ def test_a_superseded_trainers_weights_of_the_same_number_are_not_taken_for_ours
     folder = chief.begin_publish(5)
     assert folder is not None
     (folder / "model.safetensors").write_bytes(b"ours")
-    chief.commit_publish(5, ["model.safetensors"])
+    chief.commit_publish(5, {"model.safetensors": describe(folder / "model.safetensors")})
     newest = run.weights.newest()
     assert newest is not None and (newest.generation, newest.version) == (2, 5)
 
@@ -179,7 +180,7 @@ def test_weights_that_somebody_still_needs_are_not_pruned(run: RunDir) -> None:
     folder = chief.begin_publish(STEPS)
     assert folder is not None
     (folder / "model.safetensors").write_bytes(b"the newest")
-    chief.commit_publish(STEPS, ["model.safetensors"])
+    chief.commit_publish(STEPS, {"model.safetensors": describe(folder / "model.safetensors")})
     assert run.weights.versions() == [2, 4, STEPS]
 
 

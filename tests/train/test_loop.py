@@ -84,7 +84,7 @@ def test_weights_are_not_published_without_every_ranks_file(
 ) -> None:
     """Rank 0's machine does not see what a rank on another one says it wrote."""
     write, unseen = trainer.write_weights, "model-00002-of-00002.safetensors"
-    monkeypatch.setattr(trainer, "write_weights", lambda folder: [*write(folder), unseen])
+    monkeypatch.setattr(trainer, "write_weights", lambda folder: {**write(folder), unseen: {"bytes": 1, "sha256": ""}})
     monkeypatch.setattr(weights, "_VISIBLE_S", 0.0)
     with pytest.raises(StoreError, match=f"lacks {unseen}"):
         run_loop(run, trainer, Lifetime())

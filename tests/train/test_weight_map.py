@@ -11,6 +11,7 @@ from trainer_cases import make_config
 from transformers import AutoModelForCausalLM
 
 from grhpc.errors import DataError
+from grhpc.store.transfer import describe
 from grhpc.train.weight_map import SafetensorsFolder
 
 LAYOUTS = [(1, 1, 1), (2, 2, 4), (2, 1, 4), (1, 2, 2)]  # TP, PP, ranks
@@ -35,7 +36,8 @@ def test_exported_folder_loads_in_transformers(pool, model_of, tmp_path):
     config = make_config(train={"tensor_parallel": 2, "pipeline_parallel": 2})
     (model_of("qwen3") / "tokenizer_config.json").write_text("{}")
     named = pool.run(4, rank_tasks.export, config, model_of("qwen3"), tmp_path)
-    assert named == [sorted(path.name for path in tmp_path.glob("*.safetensors"))] * 4, "every rank knows every file"
+    described = {path.name: describe(path) for path in tmp_path.glob("*.safetensors")}
+    assert named == [described] * 4, "every rank knows every file, as its writer described it"
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
     for name, file in index["weight_map"].items():
         assert name in load_file(tmp_path / file)
