@@ -108,7 +108,11 @@ def _take_lock(root: Path, deadline: float) -> tuple[int, bool]:
     """The open lock file, and whether the lock was had. Again from the start where the last to leave removed it."""
     lock = root / _LOCK
     while True:
-        root.mkdir(parents=True, exist_ok=True)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:  # also where the folder was there, and is gone by now
+            if root.is_file():
+                raise
         with contextlib.suppress(FileNotFoundError):
             descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
             alone = _flock(descriptor, deadline)

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -347,3 +348,19 @@ def test_a_superseded_trainers_version_never_wins(store: WeightStore) -> None:
     publish(store, 2, 4)
     publish(store, 1, 5, b"zombie")
     assert reader_of(store).newest().generation == 2
+
+
+def test_a_folder_that_goes_while_it_is_made_is_made_again(tmp_path: Path, monkeypatch) -> None:
+    """What mkdir finds to be there another task that leaves may have removed when mkdir looks at what it is."""
+    root, look = tmp_path / "local", Path.is_dir
+    root.mkdir()
+
+    def gone(path: Path) -> bool:
+        if path == root and path.exists():
+            path.rmdir()
+        return look(path)
+
+    monkeypatch.setattr(Path, "is_dir", gone)
+    descriptor, alone = local_copy._take_lock(root, time.monotonic() + 5)
+    os.close(descriptor)
+    assert alone
