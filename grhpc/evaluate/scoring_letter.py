@@ -80,9 +80,11 @@ _FILLERS = frozenset(
     correct final best right true most likely appropriate accurate answer option choice letter one statement be must
     should definitely probably my clearly in box""".split()
 )
-_HOLDS = frozenset(
-    "holds fits works applies matches follows stands here only and".split()
-)  # what is said of a right one
+# What may follow "option C" where that is the answer; another predicate may deny it: "Option A misses the point".
+_HOLDS = frozenset("holds fits works applies matches follows stands here only and".split())
+_DESCRIBES = re.compile(
+    r"\W*[.,:;(\u2014-]|\W*(?:with|which|that|where|of|for|in|from|on)\b|.*\b(?:best|correct|right|most)\b", re.DOTALL
+)
 _LONG_WORD = re.compile(r"[^\W\d_]{4,}")
 _DEEPEST_LAYOUT = 5
 _LONGEST = 2000  # characters: what is longer is no final answer
@@ -207,7 +209,7 @@ def _only_option(said: str, options: Sequence[str]) -> str | None:
     if len(letters) != 1 or _OTHER_LETTER.search(around) or _DOUBT.search(around):
         return None
     after = said[[match.end() for match in _OPTION.finditer(said)][-1] :]
-    if set(re.findall(r"[a-z']+", after.lower())) - _FILLERS - _HOLDS:
+    if set(re.findall(r"[a-z']+", after.lower())) - _FILLERS - _HOLDS and not _DESCRIBES.match(after):
         return None
     letter = letters.pop()
     others = {other for part in _AMONG.split(around) for other in _named(part.strip(_EDGES), options)} - {letter}
