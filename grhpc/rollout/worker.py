@@ -145,11 +145,15 @@ class RolloutWorker:
     def _fits(self, lease: Lease[GroupPrompt]) -> bool:
         """Whether the shard would be sampled with the weights in use if it came alone."""
         assert self._loaded is not None
-        newest = self._run.weights.newest()
-        return all((self._measured(row) or newest) == self._loaded[1] for row in lease.rows)
+        loaded, newest = self._loaded[1], self._run.weights.newest()
+        # A listing may be behind: what it calls the newest may be older than the prompts.
+        return all(
+            row.admitted_version <= loaded.version and (self._measured(row) or newest) == loaded for row in lease.rows
+        )
 
     def _should_stop(self) -> bool:
-        return self._life.draining or any(shard.lease.lost for shard in self._shards)
+        """A shard that was taken from us is sampled on beside the others: to stop would cost theirs."""
+        return self._life.draining or (bool(self._shards) and all(shard.lease.lost for shard in self._shards))
 
     def _wait_for_weights(self, version: int) -> None:
         """Until weights of at least `version` are visible. Raises WaitTimeout, CutShort."""

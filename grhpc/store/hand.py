@@ -5,12 +5,14 @@ it. Does not know: what the work is, when a life has no time left. Invariant: a 
 hand with another: after a failure among several nobody can say whose it was, and alone each one shows.
 """
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from grhpc.store.lease import Lease
+from grhpc.errors import StoreError
+from grhpc.store.lease import DONE, Lease
 
 Row = TypeVar("Row")
 
@@ -60,6 +62,7 @@ class Hand(Generic[Row]):
         self._first, self._alone = first, first.attempt > 1
         self._held: list[Held[Row]] = []
         self._longest_s, self._look_s = 0.0, 0.0
+        self._delivered = False
 
     def __enter__(self) -> "Hand[Row]":
         self._take(self._first)
@@ -79,11 +82,14 @@ class Hand(Generic[Row]):
             return None
         try:
             does_fit = lease.attempt == 1 and fits(lease)
+        except StoreError:  # a hiccup of the filesystem must not cost what is in hand
+            does_fit = False
         except BaseException:
             lease.release("whether it goes with what is in hand could not be seen")
             raise
         if not does_fit:  # it would come again at once, and others may be free for it
-            lease.release("it does not go with what is in hand")
+            with contextlib.suppress(StoreError):  # its lease will end
+                lease.release("it does not go with what is in hand")
             self._look_s += _MISFIT_PAUSES * self._pause_s
             return None
         self._look_s = 0.0
@@ -98,7 +104,11 @@ class Hand(Generic[Row]):
         """The longest that one of them was in hand, of those that have ended."""
         return max([self._longest_s, *(held.seconds for held in self._held if held.lease.ended)])
 
+    def has_delivered(self) -> bool:
+        """Whether one of them is done."""
+        return self._delivered or any(held.lease.ended == DONE for held in self._held)
+
     def _take(self, lease: Lease[Row]) -> None:
-        self._longest_s, self._held = self.longest_s(), self.open()
+        self._longest_s, self._delivered, self._held = self.longest_s(), self.has_delivered(), self.open()
         lease.hold()
         self._held.append(Held(lease, time.monotonic(), self._left_s()))

@@ -15,6 +15,8 @@ from grhpc.store.names import ShardFile
 
 Row = TypeVar("Row")
 
+DONE = "done"
+
 
 class Lease(Generic[Row]):
     """`rows` of the shard `name`, verified. `attempt` counts from 1."""
@@ -49,7 +51,7 @@ class Lease(Generic[Row]):
 
     def done(self) -> bool:
         """The shard's work is delivered: remove it. False: the lease was lost, and somebody may do it again."""
-        self._end("done")
+        self._end(DONE)
         return self._folders.remove(self._file)
 
     def release(self, reason: str) -> None:

@@ -267,6 +267,8 @@ class _Loop:
     def _failed(self, hand: Hand[Any], error: Exception, problem: str) -> None:
         """Every shard in hand goes back, each to be tried alone; as a fault of ours they count as one."""
         leases = [held.lease for held in hand.open()]
+        if hand.has_delivered():
+            self.failures.clear()
         for lease in leases:
             if isinstance(error, (WaitTimeout, Unavailable)):
                 lease.release(problem)

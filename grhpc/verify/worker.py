@@ -97,7 +97,8 @@ class VerifyWorker:
         self._decider.close()
 
     def _should_stop(self) -> bool:
-        return self._life.draining or any(lease.lost for lease in self._leases)
+        """Shards that were taken from us are judged on beside the others: to stop would cost theirs."""
+        return self._life.draining or (bool(self._leases) and all(lease.lost for lease in self._leases))
 
     def _verdicts_of(
         self, shard: str, rows: list[Rollout], pairs: list[Pair | None], decided: Decided, seen: dict[Pair, str]

@@ -12,6 +12,7 @@ from grhpc.lifetime import Lifetime
 from grhpc.records import HELDOUT
 from grhpc.rollout import worker as worker_module
 from grhpc.rollout.worker import main, sample_seed
+from grhpc.store.lease import Lease
 from grhpc.store.local_copy import FOLDER_PREFIX
 
 SHARD = "g00000000-0002"
@@ -209,6 +210,50 @@ def test_newer_weights_end_the_company(bench, monkeypatch):
     bench.serve()
     versions = {rows[0].group: rows[0].weight_version for rows in (bench.taken() for _ in range(3))}
     assert versions == {0: 0, 1: 1, 2: 1}
+
+
+def test_prompts_of_weights_that_are_not_seen_yet_wait_for_them(bench, monkeypatch):
+    """This machine's listing of the weights may be behind its listing of the prompts."""
+    bench.publish(0, model=0)
+    bench.put("g00000000-0001", prompt(0))
+    weights, worker = bench.run.weights, bench.worker
+    begin, newest = worker._begin, worker._run.weights.newest
+    old = newest()
+
+    def publish_unseen(shard):
+        bench.publish(1, model=1)
+        bench.put("g00000001-0001", prompt(1, admitted_version=1))
+        bench.put("h000001-00000000-0001", prompt(0, kind=HELDOUT, admitted_version=1))
+        monkeypatch.setattr(worker, "_begin", begin)
+        monkeypatch.setattr(worker._run.weights, "newest", lambda: old)
+        monkeypatch.setattr(worker._run.weights, "find", lambda version: None)
+        return begin(shard)
+
+    def deliver(shard, groups):
+        monkeypatch.setattr(worker._run.weights, "newest", newest)
+        monkeypatch.setattr(worker._run.weights, "find", type(weights).find.__get__(worker._run.weights))
+        monkeypatch.setattr(worker, "_deliver", delivered)
+        return delivered(shard, groups)
+
+    delivered = worker._deliver
+    monkeypatch.setattr(worker, "_begin", publish_unseen)
+    monkeypatch.setattr(worker, "_deliver", deliver)
+    bench.serve()
+    rows = [row for _ in range(3) for row in bench.taken()]
+    assert all(row.weight_version == row.admitted_version for row in rows)
+
+
+def test_a_shard_that_was_taken_away_does_not_cost_the_others(bench, monkeypatch):
+    bench.publish(0, model=0)
+    names = ["g00000000-0001", "g00000001-0001"]
+    for group, name in enumerate(names):
+        bench.put(name, prompt(group))
+    worker = bench.worker
+    monkeypatch.setattr(Lease, "lost", property(lambda self: self.name == names[0] and len(worker._shards) == 2))
+    in_hand = watch_engine(bench, monkeypatch)
+    bench.serve()
+    assert max(in_hand) == 2
+    assert sorted(bench.taken()[0].group for _ in names) == [0, 1], "the first one is late, and the ledger takes one"
 
 
 def test_heldout_shards_go_together_only_with_those_of_their_version(bench, monkeypatch):

@@ -5,7 +5,7 @@ import time
 import pytest
 from store_task import Task
 
-from grhpc.errors import EngineError
+from grhpc.errors import EngineError, StoreError
 from grhpc.store.hand import Hand
 from grhpc.store.serving import CutShort
 
@@ -108,6 +108,42 @@ def test_one_that_does_not_fit_goes_back_untouched(tmp_path):
     task.serve()
     assert task.together[0] == [(NAMES[0], 1)] and refused[0] == NAMES[1]
     assert task.together[1] == [(NAMES[1], 1), (NAMES[2], 1)]
+
+
+def test_a_hiccup_while_one_is_looked_at_costs_nothing(tmp_path):
+    def fits(lease):
+        raise StoreError("weights: stale file handle")
+
+    task = Beside(tmp_path, fits=fits).put(*NAMES[:2])
+    task.serve()
+    assert task.together == [[(NAMES[0], 1)], [(NAMES[1], 1)]] and not task.told("error")
+
+
+def take_retries(task) -> None:
+    """As another task does."""
+    ready = []
+    while (lease := task.queue.claim("another")) is not None:
+        ready.append(lease)
+    for lease in ready:
+        if lease.attempt > 1:
+            lease.done()
+        else:
+            lease.release("not now")
+
+
+def test_failures_among_deliveries_are_not_in_a_row(tmp_path):
+    """Nothing is wrong with a task that delivers in between."""
+
+    def work(task, leases):
+        if len(leases) > 1:
+            leases[0].done()
+            if len(task.together) < 5:
+                task.put(*(f"h{len(task.together):08d}-{i:04d}" for i in range(2)))
+            raise EngineError("it broke")
+
+    task = Beside(tmp_path, work, prepare=take_retries).put(*NAMES[:2])
+    assert task.serve() == "all done"
+    assert len(task.told("error")) == 5
 
 
 def test_one_that_cannot_be_looked_at_costs_no_attempt(tmp_path):
