@@ -3,8 +3,10 @@
 Bounded: requests at a time, requests a minute, tries a request, and the seconds of each try as a whole, however slowly
 a server drips. What it costs is counted, failed tries too.
 
-A question that no try brings an answer to is its own problem where the server answers another one right afterwards: one
-of those asked beside it, or a small one of ours. Where it does not, the server is away.
+A server that is busy or breaks connections through all tries of a question is away: that says nothing of the question.
+One that fails it otherwise (500, no time, no JSON) and answers another right afterwards, beside it or a small one of
+ours, is asked it once more when all others are through, alone. Only where that fails too, and the small one is answered
+again, is it the question's own problem.
 
 Does not know: who asks, what for. Invariant: an answer that is not there is never a text: a server that cannot be
 reached raises Unavailable, one that refuses or fails a question is told as that question's problem.
@@ -13,13 +15,13 @@ reached raises Unavailable, one that refuses or fails a question is told as that
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from grhpc.config import EndpointConfig
 from grhpc.engine.pacing import Pace, back_off_s
-from grhpc.engine.server import Answer, Asked, Server, may_pass, refuses
+from grhpc.engine.server import Answer, Asked, Server, busy, may_pass, refuses
 from grhpc.errors import EngineError, GrhpcError, Unavailable
 
 PROBE = "What is 1 + 1?"  # asked to see whether the server answers at all
@@ -29,6 +31,7 @@ _PROBE_TOKENS = 16
 _END_S = 1.0  # for a connection to close
 
 Heard = Callable[[Mapping[int, Answer]], None]  # is told answers by their questions' numbers, as soon as they are there
+T = TypeVar("T", Answer, Answer | GrhpcError)  # or what a question failed with, which is to be asked again alone
 
 
 @dataclass
@@ -140,12 +143,27 @@ class Endpoint:
     async def _ask_all(
         self, questions: Sequence[Asked], should_stop: Callable[[], bool], heard: Heard
     ) -> list[Answer] | None:
-        """All questions; at every look `heard` is told what came. Once the server is away, or refuses us, no further
-        request is sent; those on their way have their time, and are heard."""
+        """All questions at once, then those that failed, one after the other."""
         round_ = _Round(asyncio.Semaphore(self._settings.concurrency), asyncio.Lock(), asyncio.Lock())
-        tasks = [asyncio.create_task(self._one(question, round_)) for question in questions]
-        numbers = {task: number for number, task in enumerate(tasks)}
-        waiting = set(tasks)
+        sent = {number: self._one(question, round_) for number, question in enumerate(questions)}
+        told = await self._together(sent, round_, should_stop, heard)
+        if told is None:
+            return None
+        answers = {number: answer for number, answer in told.items() if isinstance(answer, Answer)}
+        for number in sorted(told.keys() - answers.keys()):
+            alone = await self._together({number: self._alone(questions[number], round_)}, round_, should_stop, heard)
+            if alone is None:
+                return None
+            answers |= alone
+        return [answers[number] for number in range(len(questions))]
+
+    async def _together(
+        self, sent: Mapping[int, Coroutine[Any, Any, T]], round_: _Round, should_stop: Callable[[], bool], heard: Heard
+    ) -> dict[int, T] | None:
+        """What came of each; at every look `heard` is told the answers. Once the server is away, or refuses us, no
+        further request is sent; those on their way have their time, and are heard."""
+        numbers = {asyncio.create_task(one): number for number, one in sent.items()}
+        waiting = set(numbers)
         failures: list[BaseException] = []
         try:
             while waiting:
@@ -154,14 +172,15 @@ class Endpoint:
                 done, waiting = await asyncio.wait(waiting, timeout=_LOOK_S, return_when=round_.returns)
                 done = {task for task in done if not task.cancelled()}
                 failures += [error for task in done if (error := task.exception())]
-                heard({numbers[task]: task.result() for task in done if not task.exception()})
+                told = {numbers[task]: task.result() for task in done if not task.exception()}
+                heard({number: answer for number, answer in told.items() if isinstance(answer, Answer)})
                 if failures:
                     round_.returns = asyncio.ALL_COMPLETED
                     for task in waiting - round_.sending:
                         task.cancel()
             if failures:
                 raise failures[0]
-            return [task.result() for task in tasks]
+            return {number: task.result() for task, number in numbers.items()}
         finally:
             for task in waiting:
                 task.cancel()
@@ -169,7 +188,7 @@ class Endpoint:
                 ended, _ = await asyncio.wait(waiting, timeout=_END_S)
                 _ = [task.cancelled() or task.exception() for task in ended]  # seen, so that asyncio tells of none
 
-    async def _one(self, question: Asked, round_: _Round) -> Answer:
+    async def _one(self, question: Asked, round_: _Round) -> Answer | GrhpcError:
         import openai
 
         async with round_.slots:
@@ -177,21 +196,37 @@ class Endpoint:
                 answer = await self._send_until_answered(question, round_)
             except (openai.OpenAIError, TimeoutError, ValueError) as error:
                 if not refuses(error):
-                    return await self._without_answer(self._server.failure(error), round_)
-                problem = f"the endpoint refused the question: {self._server.words(error)}"
-                answer = Answer(problem=problem, refused=True)
+                    return await self._suspected(error, round_)
+                answer = self._refusal(error)
         self._heard_s = time.monotonic()
         return answer
 
-    async def _without_answer(self, failure: GrhpcError, round_: _Round) -> Answer:
-        """The question's own problem where the server answers another; else the failure is raised."""
-        failed_s = time.monotonic()
-        if not round_.over:
+    def _refusal(self, error: Exception) -> Answer:
+        return Answer(problem=f"the endpoint refused the question: {self._server.words(error)}", refused=True)
+
+    async def _suspected(self, error: Exception, round_: _Round) -> GrhpcError:
+        """What it failed with, where that may be due to the question, and the server answers another; else raised."""
+        failed_s, failure = time.monotonic(), self._server.failure(error)
+        if not round_.over and not busy(error):
             async with round_.probing:
                 if self._heard_s > failed_s or await self._probed(round_.order) is None:
-                    return Answer(problem=f"of others an answer came, of this none: {failure.problem}", refused=True)
+                    return failure
         round_.over = True
         raise failure
+
+    async def _alone(self, question: Asked, round_: _Round) -> Answer:
+        """One more try, with nothing else on its way, for which a server may have had no time."""
+        import openai
+
+        try:
+            return await self._try(question, round_, again=True)
+        except (openai.OpenAIError, TimeoutError, ValueError) as error:
+            if refuses(error):
+                return self._refusal(error)
+            failure = self._server.failure(error)
+            if busy(error) or await self._probed(round_.order) is not None:
+                raise failure from None
+        return Answer(problem=f"of others an answer came, of this none: {failure.problem}", refused=True)
 
     async def _probed(self, order: asyncio.Lock) -> Exception | None:
         """Ask a small question, once: None where it is answered, or refused as a question, else the error."""
@@ -212,17 +247,20 @@ class Endpoint:
         """The first answer of so many tries, or the error of the last one."""
         failed = 0
         while True:
-            await self._pace.turn(round_.order)
-            if round_.over:
-                raise asyncio.CancelledError
-            self._server.usage.update(requests=1, retries=int(failed > 0))
             try:
-                with round_.on_its_way():
-                    async with asyncio.timeout(self._settings.timeout_s):
-                        return await self._server.send(question)
+                return await self._try(question, round_, again=failed > 0)
             except Exception as error:
                 failed += 1
                 if failed > self._settings.max_retries or not may_pass(error) or round_.over:
                     raise
                 wish = getattr(error, "response", None)
             await asyncio.sleep(back_off_s(failed, None if wish is None else wish.headers.get("retry-after")))
+
+    async def _try(self, question: Asked, round_: _Round, again: bool) -> Answer:
+        await self._pace.turn(round_.order)
+        if round_.over:
+            raise asyncio.CancelledError
+        self._server.usage.update(requests=1, retries=int(again))
+        with round_.on_its_way():
+            async with asyncio.timeout(self._settings.timeout_s):
+                return await self._server.send(question)

@@ -11,7 +11,7 @@ from typing import Any
 from grhpc.config import EndpointConfig
 from grhpc.errors import ConfigError, EngineError, Unavailable
 
-_TRY_AGAIN = (408, 409, 429)  # and all from 500
+_BUSY = (408, 409, 425, 429, 503)
 _REFUSES_US = (401, 403, 404)
 _NO_KEY = "none"  # servers of one's own ask for none, and the client insists on one
 _TOLD = {"prompt_tokens": "prompt_tokens", "new_tokens": "completion_tokens"}
@@ -33,7 +33,7 @@ class Asked:
 class Answer:
     """What came back. `finish_reason` is the server's, "stop" or "length" mostly; `num_tokens` is what it counted,
     None where it told none. `problem`: why there is no text; `refused`: asking again is no use, the server would not
-    take the question, or brought no answer to it in any try while it answered others."""
+    take the question, or brought no answer to it in any try, alone as well, while it answered others."""
 
     text: str = ""
     finish_reason: str = ""
@@ -157,8 +157,17 @@ def may_pass(error: Exception) -> bool:
     import openai
 
     if isinstance(error, openai.APIStatusError):
-        return error.status_code in _TRY_AGAIN or error.status_code >= 500
+        return error.status_code in _BUSY or error.status_code >= 500
     return isinstance(error, openai.APIConnectionError | TimeoutError)
+
+
+def busy(error: Exception) -> bool:
+    """Whether it says nothing of the question: the server has too much to do, or no connection to it held."""
+    import openai
+
+    if isinstance(error, openai.APIStatusError):
+        return error.status_code in _BUSY
+    return isinstance(error, openai.APIConnectionError)
 
 
 def refuses(error: Exception) -> bool:
@@ -167,7 +176,7 @@ def refuses(error: Exception) -> bool:
 
     if not isinstance(error, openai.APIStatusError):
         return False
-    return 400 <= error.status_code < 500 and error.status_code not in (*_REFUSES_US, *_TRY_AGAIN)
+    return 400 <= error.status_code < 500 and error.status_code not in (*_REFUSES_US, *_BUSY)
 
 
 def _key(endpoint: EndpointConfig) -> str:

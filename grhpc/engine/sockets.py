@@ -11,9 +11,11 @@ import os
 import shutil
 import tempfile
 import time
+import zlib
 from pathlib import Path
 
-PREFIX = "grhpc-vllm-"
+# Where a folder for temporary files is shared, a lock may hold on one machine only: each sweeps its own.
+PREFIX = f"grhpc-vllm-{zlib.crc32(os.uname().nodename.encode()):08x}-"
 _LONGEST = 107 - 1 - 36  # of a folder: a socket's path has 107 bytes at most, and vLLM calls each by a UUID
 _YOUNG_S = 60.0  # younger ones may not be locked yet
 
@@ -23,7 +25,8 @@ def socket_folder() -> str:
     above = next(path for path in (tempfile.gettempdir(), "/tmp") if path == "/tmp" or _is_short(path))
     sweep(Path(above))
     made = tempfile.mkdtemp(prefix=PREFIX, dir=above)
-    fcntl.flock(os.open(made, os.O_RDONLY), fcntl.LOCK_SH)  # held, and so open, as long as this process lives
+    with contextlib.suppress(OSError):  # where nothing can be locked nothing is swept either
+        fcntl.flock(os.open(made, os.O_RDONLY), fcntl.LOCK_SH)  # held, and so open, as long as this process lives
     atexit.register(shutil.rmtree, made, ignore_errors=True)
     return made
 

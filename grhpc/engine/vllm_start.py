@@ -18,8 +18,8 @@ from grhpc.errors import ConfigError, EngineError
 
 def start(model: str, dtype: str, settings: EngineConfig, max_model_tokens: int, seed: int) -> Any:
     """A vLLM LLMEngine for `model`. Raises EngineError, ConfigError."""
-    _set_environment(settings.tensor_parallel)
-    with _children_ignore_signals(), as_engine_error(f"vLLM did not start with {model}"):
+    with _children_ignore_warnings(), as_engine_error(f"vLLM did not start with {model}"):
+        _set_environment(settings.tensor_parallel)
         return _start(model, dtype, settings, max_model_tokens, seed)
 
 
@@ -97,10 +97,10 @@ def _set_environment(tensor_parallel: int) -> None:
 
 
 @contextlib.contextmanager
-def _children_ignore_signals() -> Iterator[None]:
+def _children_ignore_warnings() -> Iterator[None]:
     """SLURM warns every process of a step, and the engine's children are not to die of it: they inherit that USR2 is
-    blocked. (TERM ends them whatever we do: vLLM handles it there.) A signal to us waits until we are done here."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2, signal.SIGTERM})
+    blocked. TERM ends them in good order: vLLM handles it there. A warning to us waits until we are done here."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
     try:
         yield
     finally:

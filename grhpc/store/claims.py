@@ -89,9 +89,18 @@ class Claims:
         self._seat = seat
         self._heartbeat.watch(seat)
         if not self._swept:
-            sweep_temps(self._directory, server_now(seat), older_than_s=max(4 * self._lease_s, 60.0))
+            self._sweep(seat, older_than_s=max(4 * self._lease_s, 60.0))
             self._swept = True
         return seat
+
+    def _sweep(self, seat: Path, older_than_s: float) -> None:
+        """Remove what the dead left that nobody has wanted since."""
+        now = server_now(seat)
+        sweep_temps(self._directory, now, older_than_s)
+        for path in (self._directory / name for name in os.listdir(self._directory) if name.startswith(_CLAIM)):
+            there = _look(path)
+            if there is not None and now - there.st_mtime > older_than_s:
+                self._bury(seat, path, there)
 
     def _take(self, seat: Path, path: Path) -> bool:
         for _ in range(2):

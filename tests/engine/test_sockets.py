@@ -1,5 +1,7 @@
 """Where vLLM's processes meet: what a killed task leaves on a node is gone with the next one."""
 
+import errno
+import fcntl
 import os
 import shutil
 import socket
@@ -47,6 +49,28 @@ def test_a_folder_that_may_not_be_locked_yet_is_left_alone(short_tmp):
     young.mkdir()
     sockets.sweep(short_tmp)
     assert young.is_dir()
+
+
+def test_where_nothing_can_be_locked_there_is_a_folder_and_none_is_removed(short_tmp, monkeypatch):
+    """As on Lustre without `flock`, and on directories over NFS."""
+
+    def refuse(descriptor, how):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    first = Path(sockets.socket_folder())
+    os.utime(first, (0, 0))
+    second = Path(sockets.socket_folder())
+    assert sorted(short_tmp.iterdir()) == sorted([first, second])
+
+
+def test_folders_of_other_machines_are_left_alone(short_tmp):
+    """Their locks may not be seen from here."""
+    other = short_tmp / "grhpc-vllm-00000000-abcdefgh"
+    other.mkdir()
+    os.utime(other, (0, 0))
+    sockets.socket_folder()
+    assert other.is_dir()
 
 
 def test_where_temporary_files_have_a_long_path_sockets_do_not(short_tmp, monkeypatch):

@@ -107,6 +107,19 @@ def test_what_a_dead_task_left_behind_is_swept_in_the_end(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_claim_that_nobody_wants_again_is_swept_too(tmp_path):
+    claims(tmp_path, "7_1").take({"a", "b"})
+    age(tmp_path)
+    living = claims(tmp_path, "7_2")
+    living.take({"c"})
+    other = claims(tmp_path, "7_3")
+    other.take({"d"})
+    assert {path.name for path in tmp_path.glob(".claim-*")} == {".claim-c", ".claim-d"}
+    other.leave()
+    living.leave()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_holder_that_slept_does_not_free_its_successors_claim(tmp_path):
     slept, other, third = (claims(tmp_path, f"7_{n}") for n in range(3))
     slept.take({"a", "b"})
