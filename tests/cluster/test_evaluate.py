@@ -104,10 +104,13 @@ def test_a_run_of_training_evaluates_its_versions_and_waits_for_none(slurm_clust
         run = training(folder, "spot")
         wait_for_end(run)
         roots = [run.evaluation_dir("small", version) for version in (0, 1)]
-        until("both to be submitted", lambda: {"started"} == set(status(run)["evaluations"].values()), END_S)
+        until("both to be submitted", lambda: list(status(run)["evaluations"].values()) == ["started"] * 2, END_S)
         evaluations = [RunDir.open(root) for root in roots]
-        waiting = [job for evaluation in evaluations for job in status(evaluation)["jobs"]]
-        assert [job["state"] for job in waiting] == ["PENDING"] * 4
+
+        def states() -> list[str]:
+            return [job["state"] for evaluation in evaluations for job in status(evaluation)["jobs"]]
+
+        until("four tasks to wait", lambda: states() == ["PENDING"] * 4, END_S)  # SLURM lists them a moment later
         assert not any(evaluation.finished() for evaluation in evaluations)
     finally:
         slurm_cluster.run("scontrol", "update", "PartitionName=spot", "State=UP")
