@@ -171,7 +171,7 @@ class RoleConfig:
     constraint: str = ""
     exclude: str = ""
     signal_s: int = 120  # seconds before the end at which SLURM sends USR2
-    max_concurrent: int | None = None  # tasks of the role at one time
+    max_concurrent: int | None = None  # tasks of an array at one time; of the role, as far as docs/slurm.md says
     python: str = ""  # interpreter inside the job; default: the one that submits
     prefix: str = ""  # put before the interpreter, e.g. "apptainer exec --nv image.sif"
     setup: list[str] = field(default_factory=list)  # shell lines before the role starts

@@ -11,7 +11,6 @@ Does not know: what the settings do, how a run is resumed. Invariant: no change 
 with who made it and when.
 """
 
-import contextlib
 import getpass
 import time
 from collections.abc import Sequence
@@ -21,16 +20,18 @@ from typing import Any
 from grhpc.cluster import control
 from grhpc.cluster.submissions import record_target
 from grhpc.config_file import with_absolute_paths
-from grhpc.errors import ClusterError, ConfigError, CorruptFile, ForeignFile, OtherVersion
+from grhpc.errors import ClusterError, ConfigError, OtherVersion
 from grhpc.eval_config import EvalConfig
 from grhpc.kinds import Settings
+from grhpc.records import Trained
 from grhpc.sft_config import SftConfig
 from grhpc.store.atomic import list_names
-from grhpc.store.code import Code, copies, differs, label, own_command
+from grhpc.store.code import Code, copies, differs, label, mend_link, own_command
+from grhpc.store.folders import LEASED, READY, STATES
 from grhpc.store.ledger import read_ledger
 from grhpc.store.model_digest import model_digest
-from grhpc.store.recorded import read_batch
 from grhpc.store.rundir import QUEUES, RunDir
+from grhpc.store.shard import check_columns
 
 MAY_CHANGE = (
     "cluster.",
@@ -83,6 +84,7 @@ def take_code(run: RunDir, code: Code) -> list[str]:
     """
     entries = copies(run)
     if entries and not differs(run, code):
+        mend_link(run)
         return []
     _refuse_live(run, "code")
     _refuse_other_rows(run)
@@ -92,17 +94,16 @@ def take_code(run: RunDir, code: Code) -> list[str]:
 
 
 def _refuse_other_rows(run: RunDir) -> None:
-    """Raise OtherVersion unless this code reads a shard of each queue, and the last step's batch."""
+    """Raise OtherVersion unless this code reads every shard that is under way, and the batches of a resume."""
+    states = STATES if run.kind == "eval" else (READY, LEASED)  # an evaluation tries again what failed
     try:
         for name in QUEUES[run.kind]:
-            queue = run.queue(name)
-            for path in list(queue.ready_paths().values())[:1]:
-                with contextlib.suppress(CorruptFile, ForeignFile, FileNotFoundError):
-                    queue.read(path)
-        ledger = read_ledger(run.ledger_dir, run_id=run.run_id)
-        with contextlib.suppress(CorruptFile):
-            if ledger.steps:
-                read_batch(run, ledger.steps[ledger.last_step])
+            run.queue(name).check_columns(*states)
+        ledger, present = read_ledger(run.ledger_dir, run_id=run.run_id), set(list_names(run.checkpoints_dir))
+        saved = max((step for step in ledger.checkpoints if run.checkpoint_dir(step).name in present), default=0)
+        for entry in ledger.steps.values():
+            if entry.step > saved and entry.batch:
+                check_columns(run.named_batch(entry.batch), Trained)
     except OtherVersion as error:
         raise OtherVersion(
             error.problem, f"go on with its own code: python submit.py resume {run.name}; or begin another run"

@@ -134,7 +134,7 @@ def _submit_slurm(run: RunDir, config: AnyConfig, role: str, count: int, live: i
     limit = max_array_size() if count > 1 else 1
     chunks = [min(limit, count - first) for first in range(0, count, limit)]
     wanted = parameters(job_name(config, role), run.run_id, asked, str(run.path))
-    room = asked.max_concurrent - live if asked.max_concurrent else count  # SLURM bounds an array, not a role
+    room = asked.max_concurrent - live if asked.max_concurrent else count * len(chunks)  # SLURM bounds an array
     wanted["array_parallelism"] = max(1, room // len(chunks))
 
     def send(size: int) -> Any:

@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -41,7 +42,7 @@ from grhpc.errors import (
 )
 from grhpc.lifetime import Lifetime
 from grhpc.store.atomic import list_names
-from grhpc.store.code import refuse_other
+from grhpc.store.code import is_former, is_linked, refuse_other
 from grhpc.store.rundir import RunDir
 
 ROLES = {
@@ -56,6 +57,7 @@ _HOPELESS = (ConfigError, DataError, CorruptFile, ForeignFile, OtherVersion, Sup
 _PR_SET_PDEATHSIG = 1
 ONLINE = "grhpc.evaluate.online"  # a program, as the roles are
 LET_END_S = 120.0
+_VISIBLE_S, _LOOK_S = 90.0, 1.0  # how long a link that was replaced may look as it was on another machine
 _SETTING = " (--set section.key=value changes a setting)"
 
 
@@ -104,6 +106,8 @@ def _run(role: str, run: RunDir, job: Job, life: Lifetime) -> int:
             return 0
         if run.stop_reason():
             return 0
+        if job.kind == SLURM and is_former(run) and _will_see_code(run, life):
+            return AGAIN
         refuse_other(run)
         helpers = _helpers(role, run, job)
         _set_place(role, run, job, life)
@@ -123,6 +127,17 @@ def _run(role: str, run: RunDir, job: Job, life: Lifetime) -> int:
         raise
     wants_back = life.draining and job.kind == SLURM and not run.finished() and not run.stop_reason()
     return AGAIN if wants_back else 0
+
+
+def _will_see_code(run: RunDir, life: Lifetime) -> bool:
+    """Wait until this machine sees the run's newest code, for the job's next life to run. False: it never does."""
+    print("this task began with a former copy of the run's code: waiting to see the present one", flush=True)
+    give_up_s = time.monotonic() + _VISIBLE_S
+    while not (life.draining or is_linked(RunDir.open(run.root))):
+        if time.monotonic() > give_up_s:
+            return False
+        time.sleep(_LOOK_S)
+    return True
 
 
 def _set_place(role: str, run: RunDir, job: Job, life: Lifetime) -> None:

@@ -58,7 +58,7 @@ class Code:
         entries = copies(run)
         folder = f"{_NAME}-{len(entries) + 1}"
         self._put(run.code_dir, folder)
-        # A death before the link is set leaves jobs that refuse to work (`refuse_other`), until this is done again.
+        # A death before the link is set leaves jobs that refuse to work (`refuse_other`), until `mend_link`.
         run.amend(run.settings(), code=[*entries, {"folder": folder, **self.about}], **about)
         _point(run.code_dir, folder)
 
@@ -111,6 +111,24 @@ def differs(run: RunDir, code: Code) -> bool:
     """Whether the run has code of its own, and that is not this."""
     entries = copies(run)
     return bool(entries) and entries[-1]["sha256"] != code.about["sha256"]
+
+
+def mend_link(run: RunDir) -> None:
+    """Let the link be what run.json says: a `replace` may have died between the two."""
+    if not is_linked(run):
+        _point(run.code_dir, copies(run)[-1]["folder"])
+
+
+def is_linked(run: RunDir) -> bool:
+    """Whether what begins on this machine now finds the run's code. NFS may show an old link for a minute."""
+    folder: str = copies(run)[-1]["folder"]
+    return (run.code_dir / _NAME).resolve().name == folder
+
+
+def is_former(run: RunDir) -> bool:
+    """Whether this process runs a copy of the run's code that is not the one in use."""
+    entries = copies(run)
+    return bool(entries) and PACKAGE.parent == run.code_dir.resolve() and PACKAGE.name != entries[-1]["folder"]
 
 
 def refuse_other(run: RunDir) -> None:

@@ -28,7 +28,7 @@ from grhpc.store.folders import FAILED, LEASED, READY, STATES, Folders
 from grhpc.store.heartbeat import Heartbeat
 from grhpc.store.lease import Lease
 from grhpc.store.names import ShardFile
-from grhpc.store.shard import decode, encode
+from grhpc.store.shard import check_columns, decode, encode
 
 __all__ = ["FailedShard", "Lease", "Queue"]
 
@@ -173,6 +173,12 @@ class Queue(Generic[Row]):
     def read(self, path: Path) -> list[Row]:
         """The rows of one of this queue's files, unclaimed. Raises FileNotFoundError, and as `decode`."""
         return decode(read_bytes(path), path, self.row_type, run_id=self.run_id)
+
+    def check_columns(self, *states: str) -> None:
+        """Raise OtherVersion where another version of grhpc wrote a shard in one of the states."""
+        for state in states:
+            for file in self._folders.files(state):
+                check_columns(self._folders.path(state, file), self.row_type)
 
     def names(self) -> dict[str, set[str]]:
         """The names of the shards in each state. A shard that moves during the look may show in two, or in none."""

@@ -10,6 +10,7 @@ Does not know: queues, what a row means. Invariant: `read_shard` returns exactly
 for the same run and the same row type, or raises.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -93,6 +94,15 @@ def decode(data: bytes, path: Path, row_type: type[Row], *, run_id: str) -> list
     _refuse_other_columns(table.schema, row_type, path)
     columns = [_to_python(table.column(name).combine_chunks()) for name in table.schema.names]
     return [row_type(**dict(zip(table.schema.names, values, strict=True))) for values in zip(*columns, strict=True)]
+
+
+def check_columns(path: Path, row_type: type) -> None:
+    """Raise OtherVersion where `decode` would, by the footer alone. A file that is gone or damaged is passed over."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with contextlib.suppress(pa.ArrowException, OSError):
+        _refuse_other_columns(pq.read_schema(path), row_type, path)
 
 
 def _refuse_other_columns(there: Any, row_type: type, path: Path) -> None:

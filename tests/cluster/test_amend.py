@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from prompts import prompt
 
 from grhpc.cluster import amend, control
 from grhpc.cluster.job import start_ticks
@@ -15,11 +16,12 @@ from grhpc.cluster.submissions import Submission, record
 from grhpc.config import EndpointConfig, RunConfig, VerifierConfig
 from grhpc.errors import ClusterError, ConfigError, OtherVersion
 from grhpc.eval_config import EvalClusterConfig, EvalConfig, EvalDataConfig, SampleConfig
-from grhpc.records import GroupPrompt
+from grhpc.records import GroupPrompt, Trained
 from grhpc.store import code
 from grhpc.store.ledger import Ledger
 from grhpc.store.queue import Queue
 from grhpc.store.rundir import RunDir
+from grhpc.store.shard import write_shard
 from tests.cluster.conftest import new_run
 
 
@@ -177,23 +179,67 @@ def test_a_changed_number_of_tasks_outdoes_what_scale_said(run: RunDir) -> None:
     assert control.wanted_tasks(run, run.config(), "rollout") == 3
 
 
-def test_code_that_cannot_read_the_runs_rows_does_not_become_its_code(run: RunDir) -> None:
-    @dataclass(frozen=True, kw_only=True)
-    class Newer(GroupPrompt):
-        why: str
+def of_another_version(row_type: type) -> object:
+    made = dataclass(frozen=True)(type(row_type.__name__, (), {"__annotations__": {"why": str}}))
+    return made("")
 
-    Newer.__name__ = "GroupPrompt"
-    text = dict.fromkeys(("prompt_id", "question", "answer", "answer_type", "category", "difficulty"), "")
-    rows = [Newer(**text, token_ids=[1], group=0, kind="train", epoch=0, admitted_version=0, why="")]
-    queue = Queue(run.queue("prompts").directory, Newer, run_id=run.run_id, lease_s=60.0, max_attempts=3)
-    queue.put("g00000000-0001", rows)
-    other = code.Code(code.present().files | {"new.py": b""}, {**code.present().about, "sha256": "another"})
+
+def other_code() -> code.Code:
+    return code.Code(code.present().files | {"new.py": b""}, {**code.present().about, "sha256": "another"})
+
+
+@pytest.mark.parametrize("state", ["ready", "leased"])
+def test_code_that_cannot_read_the_runs_rows_does_not_become_its_code(run: RunDir, state: str) -> None:
+    row, ours = of_another_version(GroupPrompt), run.queue("prompts")
+    queue = Queue(ours.directory, type(row), run_id=run.run_id, lease_s=60.0, max_attempts=3)
+    ours.put("g00000000-0001", [prompt()])
+    if state == "leased":  # as a crash, or `stop --now`, leaves them
+        assert ours.claim("7_0")
+    queue.put("g00000001-0001", [row])
+    lease = queue.claim("7_0") if state == "leased" else None
+    before = queue.names()
     with pytest.raises(OtherVersion, match="unknown to this one: why") as caught:
-        amend.take_code(run, other)
+        amend.take_code(run, other_code())
     assert "go on with its own code" in caught.value.remedy
     run = RunDir.open(run.root)
-    assert "changes" not in run.about and len(run.about["code"]) == 1 and queue.counts()["ready"] == 1
-    queue.claim("7_0").done()
-    (said,) = amend.take_code(run, other)
+    assert "changes" not in run.about and len(run.about["code"]) == 1 and queue.names() == before
+    if lease is None:
+        assert ours.claim("7_0")
+        lease = queue.claim("7_0")
+    lease.done()
+    (said,) = amend.take_code(run, other_code())
     assert said.startswith("code: ") and [c["settings"].keys() for c in run.about["changes"]] == [{"code"}]
-    assert amend.take_code(run, other) == []
+    assert amend.take_code(run, other_code()) == []
+
+
+def test_code_that_cannot_replay_the_runs_steps_does_not_become_its_code(run: RunDir) -> None:
+    ledger = Ledger.open_next(run.ledger_dir, run_id=run.run_id)
+    ledger.append({"kind": "admit", "first": 0, "count": 3, "version": 0})
+    for step in (1, 2, 3):  # the last is gone, the first of another version, which a resume replays
+        path = run.batch_path(step, ledger.generation)
+        if step < 3:
+            write_shard(path, [of_another_version(Trained)], run_id=run.run_id)
+        entry = {"kind": "step", "step": step, "version": step - 1, "batch": path.name, "sha256": ""}
+        ledger.append({**entry, "groups": [step - 1]})
+    with pytest.raises(OtherVersion, match=r"s000001-g0002\.parquet was written by another version"):
+        amend.take_code(run, other_code())
+    run.checkpoint_dir(1).mkdir()
+    ledger.append({"kind": "checkpoint", "step": 1})
+    ledger.append({"kind": "checkpoint", "step": 3})  # removed since
+    with pytest.raises(OtherVersion, match="s000002"):
+        amend.take_code(run, other_code())
+    run.checkpoint_dir(2).mkdir()
+    ledger.append({"kind": "checkpoint", "step": 2})
+    assert amend.take_code(run, other_code())
+
+
+def test_the_same_code_again_mends_what_a_death_left(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(code, "_point", lambda *words: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            amend.take_code(run, other_code())
+    run = RunDir.open(run.root)
+    assert not code.is_linked(run) and not (run.code_dir / "grhpc" / "new.py").exists()
+    assert amend.take_code(run, other_code()) == []
+    assert code.is_linked(run) and (run.code_dir / "grhpc" / "new.py").exists()
+    assert len(RunDir.open(run.root).about["code"]) == 2

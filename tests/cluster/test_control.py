@@ -143,7 +143,7 @@ def test_without_any_answer_nothing_is_brought_back(run, submitted, monkeypatch)
         (control.resume, "0-7%3"),
     ],
 )
-def test_max_concurrent_holds_for_a_role_over_all_its_arrays(run, monkeypatch, verb, array) -> None:
+def test_an_array_that_is_added_gets_what_live_tasks_leave_of_max_concurrent(run, monkeypatch, verb, array) -> None:
     config = run.config()
     wide = replace(config.cluster.rollout, tasks=10, max_concurrent=5)
     run.amend(replace(config, cluster=replace(config.cluster, rollout=wide)))
@@ -153,6 +153,23 @@ def test_max_concurrent_holds_for_a_role_over_all_its_arrays(run, monkeypatch, v
     slurm(run, monkeypatch, sacct=NO_ACCOUNTING, squeue=squeue, sbatch=sbatch, scontrol="")
     verb(run)
     assert handed.read_text() == f"#SBATCH --array={array}\n"
+
+
+@pytest.mark.parametrize(
+    ("most", "arrays"),
+    [(None, ["0-3%4", "0-1%2"]), (8, ["0-3%3", "0-1%2"]), (7, ["0-3%2", "0-1%2"]), (2, ["0-3%1", "0-1%1"])],
+)
+def test_arrays_of_one_submission_share_the_room_and_each_has_some(run, monkeypatch, most, arrays) -> None:
+    config = run.config()
+    wide = replace(config.cluster.rollout, max_concurrent=most)
+    run.amend(replace(config, cluster=replace(config.cluster, rollout=wide)))
+    handed = run.root.parent / "handed"
+    sbatch = f'grep array= "$1" >> {handed}; echo Submitted batch job $$'
+    squeue = listed("70|RUNNING", "71_0|RUNNING", "71_1|RUNNING")
+    scontrol = "echo MaxArraySize = 4"
+    slurm(run, monkeypatch, sacct=NO_ACCOUNTING, squeue=squeue, sbatch=sbatch, scontrol=scontrol)
+    control.scale(run, "rollout", 8)  # 2 live
+    assert handed.read_text().split() == [word for array in arrays for word in ("#SBATCH", f"--array={array}")]
 
 
 def test_refill_leaves_room_for_what_lives(run, monkeypatch) -> None:

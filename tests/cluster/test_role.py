@@ -172,6 +172,25 @@ def test_what_only_other_code_can_mend_is_final(
     assert done == role.FINAL
 
 
+@pytest.mark.parametrize("comes", [True, False])
+def test_a_machine_that_still_sees_the_old_link_waits_for_the_new_one_and_comes_back(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, comes: bool
+) -> None:
+    run = make_run("local")
+    new = own_code.Code({"__init__.py": b""}, {**own_code.present().about, "sha256": "another"})
+    with monkeypatch.context() as patched:
+        patched.setattr(own_code, "_point", lambda *words: None)
+        new.replace(run)
+    monkeypatch.setattr(own_code, "PACKAGE", run.code_dir.resolve() / "grhpc-1")
+    monkeypatch.setattr(role, "find_role", lambda name: pytest.fail("the role was started"))
+    monkeypatch.setattr(role.time, "sleep", lambda seconds: own_code.mend_link(run))
+    if not comes:
+        monkeypatch.setattr(role, "_VISIBLE_S", -1.0)
+    done = role._run("rollout", run, Job(job.SLURM, "4711", key="4711-0"), Lifetime(job="4711"))
+    assert done == (role.AGAIN if comes else role.FINAL)
+    assert own_code.is_linked(run) is comes and (run.jobs_dir / "4711-0.final").exists() is not comes
+
+
 def test_a_stopped_run_is_not_begun(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run("local")
     run.request_stop("enough")
