@@ -12,10 +12,12 @@ from grhpc.engine.endpoint import PROBE
 PAGE = b"<html>Please log in</html>"
 DRIP = "drip"  # a byte of the answer every tenth of a second, for a minute
 BROKEN = "broken"  # what calls itself JSON and is none
+CUT = "cut"  # the connection ends without a word
 
 
 class Server:
-    """`answer(prompt)` is a text, a status with a message (and headers), PAGE, DRIP, BROKEN, or None for silence.
+    """`answer(prompt)` is a text, a status with a message (and headers), PAGE, DRIP, BROKEN, CUT, or None
+    for silence.
 
     Counts what it was asked, and apart, as `probes`, how often only whether it is there. `models` is what it says that
     it serves, `usage` how many tokens an answer took."""
@@ -57,7 +59,7 @@ class Server:
                 self.prompts.append(prompt)
                 self.requests.append(request)
         told = self.answer(prompt)
-        if told is None or told in (PAGE, DRIP, BROKEN):
+        if told is None or told in (PAGE, DRIP, BROKEN, CUT):
             return told
         if isinstance(told, tuple):
             return told[0], {"error": {"message": told[1]}}, *told[2:]
@@ -98,6 +100,8 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
                 self._send_data(200, PAGE, "text/html")
             elif told == BROKEN:
                 self._send_data(200, b'{"choices": [', "application/json")
+            elif told == CUT:
+                self.close_connection = True
             elif told == DRIP:
                 self._drip()
             else:

@@ -206,13 +206,15 @@ class Endpoint:
 
     async def _suspected(self, error: Exception, round_: _Round) -> GrhpcError:
         """What it failed with, where that may be due to the question, and the server answers another; else raised."""
-        failed_s, failure = time.monotonic(), self._server.failure(error)
+        failed_s = time.monotonic()
         if not round_.over and not busy(error):
             async with round_.probing:
-                if self._heard_s > failed_s or await self._probed(round_.order) is None:
-                    return failure
+                missing = None if self._heard_s > failed_s else await self._probed(round_.order)
+            if missing is None:
+                return self._server.failure(error)
+            error = missing if busy(missing) else error
         round_.over = True
-        raise failure
+        raise self._server.failure(error)
 
     async def _alone(self, question: Asked, round_: _Round) -> Answer:
         """One more try, with nothing else on its way, for which a server may have had no time."""
@@ -223,8 +225,9 @@ class Endpoint:
         except (openai.OpenAIError, TimeoutError, ValueError) as error:
             if refuses(error):
                 return self._refusal(error)
-            failure = self._server.failure(error)
-            if busy(error) or await self._probed(round_.order) is not None:
+            missing = error if busy(error) else await self._probed(round_.order)
+            failure = self._server.failure(missing if missing and busy(missing) else error)
+            if missing is not None:
                 raise failure from None
         return Answer(problem=f"of others an answer came, of this none: {failure.problem}", refused=True)
 

@@ -1,6 +1,7 @@
 """An endpoint in the engine's place: a server that fails in every way it can, and a real `vllm serve`."""
 
 import json
+import random
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -133,13 +134,25 @@ def test_a_question_that_is_refused_for_what_it_says_is_one_wrong_answer(tmp_pat
 
 @pytest.mark.parametrize("together", [1, 12])
 def test_a_sample_that_cannot_be_had_is_one_wrong_answer_of_its_own_kind(tmp_path, server, together):
-    """The others of its shard are kept, and bought once."""
+    """The others of its shard are kept, and bought once; it is asked once more, alone."""
     server.answer = lambda prompt: (500, "internal error") if prompt.startswith("What is 0 ") else "5"
     sampler = sampler_of(tmp_path, server)
     found = sampler.sample([question(i) for i in range(together)], never)
     sampler.close()
     assert [s.finish_reason for s in found] == ["refused"] + ["stop"] * (together - 1)
-    assert len(server.prompts) == together
+    assert len(server.prompts) == together + 1
+
+
+def test_a_service_that_turns_half_of_all_requests_away_costs_no_score(server, evaluate, monkeypatch):
+    """The task waits and asks again, until every sample has its answer."""
+    monkeypatch.setattr("grhpc.engine.endpoint.back_off_s", lambda failed, wish: 0.0)
+    coin = random.Random(7)
+    server.answer = lambda prompt: (429, "slow down") if coin.random() < 0.5 else "\\boxed{5}"
+    run = evaluate(server.url, "tiny", max_retries=1)
+    task = Task(run)
+    assert task.serve() == "the run is finished"
+    assert {s["finish_reason"] for s in rows(run)} == {"stop"} and len(rows(run)) == 24
+    assert any("429 slow down" in event["problem"] for event in task.told("error"))
 
 
 def test_a_task_that_is_told_to_stop_believes_no_refusal(tmp_path, server):
