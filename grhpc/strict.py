@@ -39,14 +39,31 @@ def build(cls: type[T], tree: Any, where: str) -> T:
     for f in dataclasses.fields(cls):  # type: ignore[arg-type]
         if f.name in values or f.default is not dataclasses.MISSING or f.default_factory is not dataclasses.MISSING:
             continue
-        raise ConfigError(f"missing setting {_join(where, f.name)!r}", f"add `{f.name}:` under `{where or 'the top'}`")
+        place = f"under `{where}`" if where else "to the file"
+        raise ConfigError(f"missing setting {_join(where, f.name)!r}", f"add `{f.name}:` {place}")
     return cls(**values)
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping: of two, YAML's own loader keeps the last, without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: dict[str, yaml.Mark] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                if key.value in seen:
+                    first = seen[key.value].line + 1
+                    raise yaml.constructor.ConstructorError(
+                        problem=f"{key.value!r} stands in line {first} already", problem_mark=key.start_mark
+                    )
+                seen[key.value] = key.start_mark
+        return super().construct_mapping(node, deep)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file that holds a mapping. Raises ConfigError."""
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = yaml.load(path.read_text(), _Loader)
     except FileNotFoundError:
         raise ConfigError(f"no such config file: {path}", "see configs/ for examples") from None
     except IsADirectoryError:
@@ -69,6 +86,7 @@ def _bad_yaml(path: Path, error: yaml.YAMLError) -> ConfigError:
     if error.context and error.context_mark:
         what += f", {error.context} that began in line {error.context_mark.line + 1}"
     hints = {
+        " already": "put what belongs to it in one place",
         "'\\t'": "indent with spaces, not tabs",
         "mapping values": "put a value with `: ` in it in quotes, or mend the indentation",
         "<block end>": "indent the lines of one section alike",

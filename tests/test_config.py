@@ -186,7 +186,7 @@ def test_the_papers_gpus(name):
             "write a whole number, e.g. 8",
         ),
         ("rollout: {group_size: true}", "rollout.group_size must be a whole number, not True", ""),
-        ("train: {lr: fast}", "train.lr must be a number, not 'fast'", "e.g. 0.5 or 5e-7"),
+        ("grpo: {clip_low: fast}", "grpo.clip_low must be a number, not 'fast'", "e.g. 0.5 or 5e-7"),
         ("rollout: {group_size: 1}", "rollout.group_size is 1", "it must be at least 2"),
         ("rollout: [1]", "rollout must be a mapping", ""),
         ("rollout: {engine: {max_model_tokens: 512}}", "rollout.engine.max_model_tokens is 512, but", "raise it"),
@@ -234,6 +234,12 @@ def test_what_is_no_yaml_mapping_is_refused(write, text, problem):
         ("a: 1\nb: c: d", "line 2, column 5, is not valid YAML: mapping values are not allowed here", "in quotes"),
         ('a:\n  b: "x\n', "end of stream, while scanning a quoted scalar that began in line 2", "mend"),
         ("run:\n  name: x\n dir: y", "line 3, column 2, is not valid YAML: expected <block end>", "one section alike"),
+        (
+            "run:\n  name: x\nrun: {name: y}",
+            "line 3, column 1, is not valid YAML: 'run' stands in line 1",
+            "in one place",
+        ),
+        ("run: {name: x, name: y}", "line 1, column 16, is not valid YAML: 'name' stands in line 1", "in one place"),
         ("a: \x01", "is not valid YAML: unacceptable character #x0001", "mend the file"),
     ],
 )

@@ -165,7 +165,10 @@ def _may_change(run: RunDir, setting: str, change: list[Any]) -> bool:
 
 
 def _changeable(run: RunDir) -> tuple[str, ...]:
-    return EVALUATION_MAY_CHANGE if run.kind == "eval" else MAY_CHANGE
+    """The settings, or their beginnings, that a run of this kind has and may change."""
+    allowed = EVALUATION_MAY_CHANGE if run.kind == "eval" else MAY_CHANGE
+    has = [*_flat(asdict(run.settings()))]
+    return tuple(start for start in allowed if any(setting.startswith(start) for setting in has))
 
 
 def begun(run: RunDir) -> bool:

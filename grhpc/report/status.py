@@ -16,6 +16,7 @@ from typing import Any
 
 from grhpc.cluster import states
 from grhpc.cluster.sacct import HIDDEN, JobState, missing_conf, tasks_of
+from grhpc.cluster.submissions import read_target
 from grhpc.eval_config import EvalConfig
 from grhpc.report import evaluating, roles, tuning
 from grhpc.report.alive import may_live
@@ -221,6 +222,9 @@ def _next(found: Status, jobs: list[JobState], run: RunDir, executor: str) -> st
     if state == "unknown":
         return _ask_elsewhere(jobs)
     missing = [role for role in found["roles"] if not any(may_live(j) for j in jobs if j.role == role)]
+    unwanted = [role for role in missing if read_target(run.jobs_dir, role) == 0]
+    if unwanted and state == "running":
+        return f"somebody wanted no {unwanted[0]} task: python submit.py scale {name} {unwanted[0]} 1"
     if missing and state == "running":
         return f"no {' and no '.join(missing)} task is there: python submit.py resume {name}"
     if state == "running" and (gone := roles.gone(found["roles"], name)):

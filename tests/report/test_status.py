@@ -92,6 +92,8 @@ def test_a_role_without_a_live_task_is_named(small, slurm):
         record(small.run.jobs_dir, Submission("slurm", role, job))
     slurm(line("70", "RUNNING"), line("71", "RUNNING"), line("72", "CANCELLED by 1000"))
     assert status(small.run)["next"].startswith("no verify task is there")
+    record_target(small.run.jobs_dir, "verify", 0)
+    assert status(small.run)["next"].endswith("scale tiny verify 1"), "`resume` would say that all is well"
 
 
 def test_errors_and_failed_shards_are_listed_with_their_reasons_printable(small):
