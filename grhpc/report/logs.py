@@ -11,7 +11,7 @@ from typing import Any
 
 from grhpc.errors import GrhpcError
 from grhpc.report.find import find_run
-from grhpc.report.text import one_line, printable
+from grhpc.report.text import duration, one_line, printable
 from grhpc.store.events import read_events
 from grhpc.store.rundir import RunDir
 
@@ -48,11 +48,10 @@ def _ends(run: RunDir, role: str, num_lines: int) -> list[str]:
 
 
 def _as_line(event: dict[str, Any]) -> str:
-    fields = [
-        f"{name} {f'{value:.4g}' if isinstance(value, float) else value}"
-        for name, value in event.items()
-        if name not in ("t", "event", "role", "run_id")
-    ]
+    shown = {name: value for name, value in event.items() if name not in ("t", "event", "role", "run_id")}
+    if isinstance(since_s := shown.pop("since_s", None), int | float):
+        shown["already"] = duration(event["t"] - since_s)
+    fields = [f"{name} {f'{value:.4g}' if isinstance(value, float) else value}" for name, value in shown.items()]
     when = datetime.fromtimestamp(event["t"]).strftime("%H:%M:%S")
     return one_line(f"{when} {event['event']}: {', '.join(fields)}", 300)
 

@@ -44,11 +44,11 @@ def as_characters(curves: Sequence[Curve], *, width: int = 64, height: int = 14)
         return ["nothing to draw yet"]
     ys = [y for _, points in shown for y in points.values()]
     low, high = min(0.0, *ys), max(0.2, math.ceil(max(ys) * 10) / 10)
-    first, last = min(xs), max(max(xs), min(xs) + 1)
+    first, last = min(xs), max(xs)
     grid = [[" "] * width for _ in range(height)]
     for mark, (_, points) in zip(MARKS, shown, strict=False):
         for x, y in points.items():
-            column = round((x - first) / (last - first) * (width - 1))
+            column = round((x - first) / max(1, last - first) * (width - 1))
             row = round((high - y) / (high - low) * (height - 1))
             grid[row][column] = mark if grid[row][column] in (" ", mark) else TOGETHER
     lines = []
@@ -57,7 +57,7 @@ def as_characters(curves: Sequence[Curve], *, width: int = 64, height: int = 14)
         label = f"{value:5.2f}" if row % 3 == 0 or row == height - 1 else "     "
         lines.append(f"{label} │{''.join(cells).rstrip()}")
     lines.append("      └" + "─" * width)
-    lines.append(f"       step {first}" + f"{last}".rjust(width - len(f"step {first}")))
+    lines.append(f"       step {first}" + (f"{last}".rjust(width - len(f"step {first}")) if last > first else ""))
     legend = [f"{m} {curve.name}" for m, (curve, _) in zip(MARKS, shown, strict=False)]
     met = any(TOGETHER in cells for cells in grid)
     lines.append("       " + "   ".join(legend + [f"{TOGETHER} together"] * met))

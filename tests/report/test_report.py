@@ -96,6 +96,11 @@ def test_curves_leave_gaps_and_stay_in_their_frame():
     assert all(len(line) <= 20 for line in frame)
 
 
+@pytest.mark.parametrize(("steps", "axis"), [([1], "step 1"), ([1, 2], "step 1     2")])
+def test_the_axis_names_no_step_that_was_not(steps, axis):
+    assert as_characters([Curve("a", dict.fromkeys(steps, 0.5))], width=12, height=5)[-2].strip() == axis
+
+
 @pytest.mark.parametrize("steps", [[1], [0, 1], [1, 2], [0, 3], range(1, 40), range(0, 500, 7)])
 def test_only_whole_steps_are_marked(steps):
     points = dict.fromkeys(steps, 0.5)

@@ -248,8 +248,10 @@ def test_where_only_the_launcher_wrote_the_events_are_shown(small, capsys):
     (small.run.logs_dir / "train" / "7_0_log.out").write_text("submitit INFO - Exiting after successful completion\n")
     (small.run.logs_dir / "verify" / "8_0_log.out").write_text("a warning\nsubmitit INFO - Exiting\n")
     small.run.events("train", "7").emit("drain", reason="enough \x1b[2J", wait_s=1.23456)
+    small.run.events("train", "7").emit("waiting", **{"for": "shards"}, since_s=time.time() - 185.2)
     small.run.events("verify", "8").emit("drain", reason="unseen")
     assert logs.command(Namespace(run=str(small.run.root), role="", lines=5, follow=False)) == 0
     said = capsys.readouterr().out
     assert "launch.log" not in said and "a warning\n" in said and "unseen" not in said
     assert "== the last events of train\n" in said and "reason enough \\x1b[2J, wait_s 1.235\n" in said
+    assert "waiting: job 7, for shards, already 3 min 5 s\n" in said
