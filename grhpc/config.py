@@ -40,7 +40,7 @@ class EndpointConfig:
 
 @dataclass(frozen=True)
 class VerifierConfig:
-    model: str  # with an endpoint: whose tokenizer counts the lengths in the reward
+    model: str = ""  # its tokenizer also counts the lengths in the reward, a judge elsewhere or not; none: the policy's
     dtype: str = "bfloat16"
     template: str = "general-verifier"  # general-verifier | chat | a file with {question} {reference} {answer}
     max_new_tokens: int = 2048
@@ -215,9 +215,9 @@ class Config:
 
     run: RunConfig
     policy: ModelConfig
-    verifier: VerifierConfig
     data: DataConfig
     train: TrainConfig
+    verifier: VerifierConfig = field(default_factory=VerifierConfig)  # modes rule and exact need none
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     verify: VerifyConfig = field(default_factory=VerifyConfig)
     grpo: GrpoConfig = field(default_factory=GrpoConfig)
@@ -232,6 +232,11 @@ class Config:
     @property
     def roles(self) -> tuple[str, ...]:
         return ("train", "rollout", "verify")
+
+    @property
+    def counted_by(self) -> str:
+        """The model whose tokenizer counts the lengths in the reward."""
+        return self.verifier.model or self.policy.model
 
     @property
     def max_in_flight(self) -> int:

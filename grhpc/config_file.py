@@ -147,6 +147,9 @@ def _check_grpo(c: Config) -> list[Problem]:
     )
     if c.evaluate.every and not c.evaluate.config:
         problems.append(("evaluate.every is set and evaluate.config is not", "name a file, e.g. configs/eval.yaml"))
+    if c.verify.asks_a_model and not c.verifier.model:
+        why = "with an endpoint too, its tokenizer counts the lengths"
+        problems.append((f"verify.mode {c.verify.mode} needs a verifier.model: {why}", "set verifier.model"))
     return problems + _layout(c) + _divisibility(c) + _contexts(c) + _chat_template(c)
 
 
@@ -213,7 +216,8 @@ def _words(*settings: tuple[str, str, tuple[str, ...]]) -> list[Problem]:
 
 def _contexts(c: Config) -> list[Problem]:
     """What an engine is told to hold must hold what its role will ask of it; a judge elsewhere is no engine of ours."""
-    judged = 0 if c.verifier.endpoint.url else c.verifier.max_input_tokens + c.verifier.max_new_tokens
+    is_ours = c.verify.asks_a_model and not c.verifier.endpoint.url
+    judged = c.verifier.max_input_tokens + c.verifier.max_new_tokens if is_ours else 0
     needs = (
         ("rollout", c.rollout.engine, c.data.max_prompt_tokens + c.rollout.max_response_tokens),
         ("verify", c.verify.engine, judged),

@@ -207,6 +207,17 @@ def test_a_wrong_setting_is_named_with_what_to_do(write, extra, problem, remedy)
     assert "\n" not in caught.value.problem
 
 
+@pytest.mark.parametrize("verifier", ["", "verifier: {endpoint: {url: http://x/v1}, template: chat}\n"])
+def test_only_rules_need_no_verifier(write, verifier):
+    text = MINIMAL.replace("verifier: {model: v}\n", verifier)
+    for mode in ("rule", "exact"):
+        config = load(write(f"{text}verify: {{mode: {mode}, engine: {{max_model_tokens: 9}}}}"))  # which there is not
+        assert config.verifier.model == "" and config.counted_by == config.policy.model
+    for mode in ("generative", "hybrid"):
+        with pytest.raises(ConfigError, match=f"verify.mode {mode} needs a verifier.model: .* counts the lengths"):
+            load(write(f"{text}verify: {{mode: {mode}}}"))
+
+
 def test_parallel_sizes_that_do_not_divide_are_refused(write):
     text = MINIMAL.replace("{steps: 3}", "{steps: 3, tensor_parallel: 2}") + "cluster: {train: {tasks_per_node: 3}}"
     with pytest.raises(ConfigError, match="3 ranks, not a multiple"):

@@ -49,7 +49,7 @@ class VerifyWorker:
     ) -> None:
         self._verdicts = run.queue("verdicts")
         self._life, self._events = life, events
-        self._tokenizer = load_tokenizer(config.verifier.model)
+        self._tokenizer = load_tokenizer(config.counted_by)
         self._leases: list[Lease[Rollout]] = []
         self._room = _room(config)
         memory = DecisionLog.of_run(run, life.job, events)

@@ -10,6 +10,7 @@ from until_empty import UntilEmpty
 from verify_rows import Host, make_run, rollout, yes
 
 from grhpc.answer.rules import MathVerify
+from grhpc.config import VerifierConfig
 from grhpc.errors import EngineError
 from grhpc.judge.engine_judge import EngineJudge
 from grhpc.judge.generative import GenerativeDecider
@@ -58,6 +59,16 @@ def bench_of(tmp_path, tokenizer, tokenizer_dir):
 
 def shard(*responses: str, group: int = 0) -> list:
     return [rollout(group, k, response=response) for k, response in enumerate(responses)]
+
+
+def test_rules_count_lengths_by_the_policy_where_no_verifier_is_named(tmp_path, tokenizer_dir):
+    """A token a byte there: two more are a tenth less."""
+    run = make_run(tmp_path, tokenizer_dir, mode="rule")
+    run.amend(dataclasses.replace(run.config(), verifier=VerifierConfig()))
+    run.queue("rollouts").put(SHARD, shard("\\boxed{5.0}", "\\boxed{6}"))
+    main(run.path, Lifetime(job="local-1"))
+    rows = run.queue("verdicts").claim("reader").rows
+    assert [(v.decision, v.answer_tokens, v.reward) for v in rows] == [(YES, 3, pytest.approx(0.9)), (NO, 1, 0.0)]
 
 
 def test_every_part_of_a_verdict_stands_in_its_row(bench_of):
