@@ -1,4 +1,4 @@
-"""What can be refused before anything is made: models and parallel sizes.
+"""What can be refused before anything is made: models, parallel sizes, prepared data that lack what is asked of them.
 
 Does not know: how a run is made or launched. Invariant: writes nothing.
 """
@@ -10,6 +10,7 @@ from typing import Any
 
 from grhpc.config import Config
 from grhpc.data import hub
+from grhpc.data.manifest import read_manifest
 from grhpc.errors import ConfigError, DataError
 from grhpc.eval_config import EvalConfig
 from grhpc.kinds import Settings, Training
@@ -27,6 +28,32 @@ def check(config: Settings) -> None:
         _check_evaluated(config)
     else:
         _check_grpo(config)
+
+
+def prepared_digest(config: Settings) -> str:
+    """Of the rows that the run trains on; "" where there are none."""
+    if isinstance(config, EvalConfig):  # it holds its questions itself
+        return ""
+    manifest = read_manifest(Path(config.data.prepared))
+    return "" if manifest is None else str(manifest["sha256"]["train"])
+
+
+def few_heldout(config: Settings) -> str:
+    """In words, that fewer held-out prompts are prepared than the configuration asks for; empty where all are there.
+
+    Raises ConfigError where there is none at all to evaluate on."""
+    if not isinstance(config, Config) or not config.evaluate.heldout_every:
+        return ""
+    asked, folder = config.evaluate, config.data.prepared
+    manifest, wanted = read_manifest(Path(folder)), asked.heldout_prompts
+    there = manifest["prompts"]["heldout"] if manifest else 0
+    if not there:
+        raise ConfigError(
+            f"evaluate.heldout_every is {asked.heldout_every}, and {folder} holds no held-out prompt",
+            "name data.heldout_source and another data.prepared; or --set evaluate.heldout_every=0",
+        )
+    few = f"held-out: all {there} prompts that there are, fewer than evaluate.heldout_prompts, which is {wanted}"
+    return few if there < wanted else ""
 
 
 def _check_evaluated(config: EvalConfig) -> None:

@@ -67,10 +67,12 @@ def _begin(config: Training, args: argparse.Namespace) -> int:
         return by_hand(run) if args.no_launch and not run.finished() else _again(run, args.watch)
     check(config, args.no_launch)
     ensure_prepared(config, args.config, args.overrides)
+    if few := preflight.few_heldout(config):
+        print(few, flush=True)
     if isinstance(config, SftConfig):
         config = with_steps(config)
     evaluated = _online(config)
-    about: dict[str, Any] = {"prepared": _prepared_digest(config), "models": amend.model_digests(config)}
+    about: dict[str, Any] = {"prepared": preflight.prepared_digest(config), "models": amend.model_digests(config)}
     absolute, ours = with_absolute_paths(config), code.present()
 
     def fill(run: RunDir) -> None:
@@ -159,7 +161,7 @@ def resume(args: argparse.Namespace) -> int:
     if args.overrides and not args.code:
         amend.refuse_other_code(run, ours)
     config, changes = amend.amended(run, args.overrides) if args.overrides else (run.settings(), {})
-    begun, prepared = amend.begun(run), _prepared_digest(config)
+    begun, prepared = amend.begun(run), preflight.prepared_digest(config)
     if (begun or not changes) and run.about.get("prepared", prepared) != prepared:
         raise DataError(
             f"the rows in {config.data.prepared} are not those this run began with",
@@ -291,10 +293,3 @@ def look(run: RunDir, stay: bool) -> int:
         return watch(run)
     print(f"look: python submit.py status {run.root} --watch")
     return 0
-
-
-def _prepared_digest(config: Settings) -> str:
-    if isinstance(config, EvalConfig):  # it holds its questions itself
-        return ""
-    manifest = read_manifest(Path(config.data.prepared))
-    return "" if manifest is None else str(manifest["sha256"]["train"])

@@ -156,6 +156,22 @@ def test_start_without_launching_makes_the_run_and_says_how_to_submit_it(submit,
         assert run.log_dir(role).is_dir()
 
 
+@pytest.mark.parametrize(("rows", "there"), [(60, 6), (9, 0)])
+def test_start_says_that_held_out_prompts_are_few_and_refuses_none(submit, tiny, tmp_path, rows, there):
+    """Of a file without a split of its own a tenth is held out."""
+    source = tmp_path / "mine.jsonl"
+    source.write_text("".join(f'{{"question": "What is {i} + 1?", "answer": "{i + 1}"}}\n' for i in range(rows)))
+    mine = (f"data.source={source}", "evaluate.oracle=", "cluster.executor=slurm")
+    done = submit(*tiny("start", *mine), "--no-launch")
+    if there:
+        said = "held-out: all 6 prompts that there are, fewer than evaluate.heldout_prompts, which is 160"
+        assert done.returncode == 0 and said in done.stdout.splitlines()
+        return
+    assert_two_lines(done, "heldout_every is 5, and", "--set evaluate.heldout_every=0")
+    assert not (tmp_path / "runs").exists()
+    assert submit(*tiny("start", *mine, "evaluate.heldout_every=0"), "--no-launch").returncode == 0
+
+
 def test_resume_without_launching_writes_the_scripts_that_are_missing(submit, tiny, tmp_path, slurm):
     words = [*tiny("start", "cluster.executor=slurm", "data.limit=64"), "--no-launch"]
     assert submit(*words).returncode == 0
