@@ -17,7 +17,7 @@ import yaml
 
 from grhpc.config import Config
 from grhpc.errors import ConfigError
-from grhpc.eval_config import EvalConfig
+from grhpc.eval_config import BATCHING, EvalConfig
 from grhpc.kinds import KINDS, Settings, Training
 from grhpc.ranges import EVAL_RANGES, RANGES, SFT_RANGES, outside
 from grhpc.sft_config import SftConfig
@@ -187,6 +187,7 @@ def _check_eval(c: EvalConfig) -> list[Problem]:
         ("verifier.dtype", c.verifier.dtype, ("bfloat16", "float32")),
         ("verifier.endpoint.api", c.verifier.endpoint.api, ("chat", "completions")),
         ("sample.endpoint.api", c.sample.endpoint.api, ("chat",)),
+        ("batching", c.batching, BATCHING),
         ("verify.mode", c.verify.mode, ("generative", "hybrid", "rule", "exact")),
         ("cluster.executor", c.cluster.executor, ("slurm", "local")),
     )

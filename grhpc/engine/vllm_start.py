@@ -15,12 +15,26 @@ from grhpc.config import EngineConfig
 from grhpc.engine.sockets import socket_folder
 from grhpc.errors import ConfigError, EngineError
 
+_INVARIANT = "VLLM_BATCH_INVARIANT"
+
 
 def start(model: str, dtype: str, settings: EngineConfig, max_model_tokens: int, seed: int) -> Any:
     """A vLLM LLMEngine for `model`. Raises EngineError, ConfigError."""
     with _children_ignore_warnings(), as_engine_error(f"vLLM did not start with {model}"):
         _set_environment(settings.tensor_parallel)
         return _start(model, dtype, settings, max_model_tokens, seed)
+
+
+def require_batch_invariance() -> None:
+    """Every engine of this process from now on computes a sequence alike, whatever else is in its batch.
+
+    Raises ConfigError where vLLM cannot, or where a person has forbidden it."""
+    if not _has_gpu():
+        raise ConfigError("vLLM's kernels for CPUs are not batch-invariant", "set batching to alone, or to continuous")
+    if os.environ.setdefault(_INVARIANT, "1") != "1":
+        raise ConfigError(f"batching is invariant, but {_INVARIANT} is {os.environ[_INVARIANT]}", f"unset {_INVARIANT}")
+    # CUDA graphs without torch.compile, which picks kernels by timing them: two tasks may time otherwise.
+    os.environ.setdefault("VLLM_USE_BREAKABLE_CUDAGRAPH", "1")
 
 
 @contextlib.contextmanager

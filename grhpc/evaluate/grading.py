@@ -1,45 +1,51 @@
 """Responses to scores: first what can be told without a model, then the decider for the rest.
 
-Does not know: shards, queues, engines, means. Invariant: every sample gets one score; one that nobody could decide is
-NaN, never 0.
+Does not know: queues, engines, means. Invariant: every sample gets one score; one that nobody could decide is NaN,
+never 0.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from grhpc.evaluate.scoring import Graded, grade
-from grhpc.judge.decide import Decided, Decider, Decision, Pair
+from grhpc.judge.decide import Decided, Decision, Pair
 from grhpc.records import NO, YES, Sample, Score
 
 SCORE = {YES: 1.0, NO: 0.0}
 
 
-def grade_samples(
-    samples: Sequence[Sample],
-    scorers: Mapping[str, str],
-    decider: Decider,
-    should_stop: Callable[[], bool],
-    shard: str = "",
-) -> tuple[list[Score], Decided] | None:
-    """Scores in the samples' order, and what the decider had to do; None where `should_stop` said so.
+@dataclass(frozen=True)
+class Looked:
+    """Samples, what the benchmarks' own rules say of each, and what the decider is to be asked where they leave it
+    open."""
 
-    `scorers` names each benchmark's. Raises what the decider raises.
-    """
+    samples: Sequence[Sample]
+    graded: Sequence[Graded]
+    pairs: Sequence[Pair | None]
+
+
+def look(samples: Sequence[Sample], scorers: Mapping[str, str], should_stop: Callable[[], bool]) -> Looked | None:
+    """What the rules say of every sample; None where `should_stop` said so. `scorers` names each benchmark's."""
     graded = []
     for sample in samples:
         if should_stop():
             return None
         graded.append(grade(scorers[sample.benchmark], sample))
-    pairs = [_pair(sample, told) for sample, told in zip(samples, graded, strict=True)]
-    distinct = list(dict.fromkeys(pair for pair in pairs if pair is not None))
-    decided = decider.decide(distinct, should_stop, shard)
-    if decided is None:
-        return None
-    scores = [
+    return Looked(samples, graded, [_pair(sample, told) for sample, told in zip(samples, graded, strict=True)])
+
+
+def left_open(looked: Iterable[Looked]) -> list[Pair]:
+    """What the decider is to be asked, each question once, in the samples' order."""
+    return list(dict.fromkeys(pair for shard in looked for pair in shard.pairs if pair is not None))
+
+
+def scores(looked: Looked, decided: Decided) -> list[Score]:
+    """Scores in the samples' order, where `decided` has all that was left open."""
+    return [
         _score(sample, told, None if pair is None else decided.decisions[pair])
-        for sample, told, pair in zip(samples, graded, pairs, strict=True)
+        for sample, told, pair in zip(looked.samples, looked.graded, looked.pairs, strict=True)
     ]
-    return scores, decided
 
 
 def _pair(sample: Sample, told: Graded) -> Pair | None:

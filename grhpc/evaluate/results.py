@@ -124,6 +124,7 @@ def _depends_on(config: EvalConfig, run: RunDir) -> dict[str, Any]:
         "seed": config.run.seed,
         "dtype": config.model.dtype,
         "limit": config.data.limit,
+        "batching": config.batching,
         "max_prompt_tokens": config.data.max_prompt_tokens,
         "max_response_tokens": sample.max_response_tokens,
         "questions_per_shard": sample.questions_per_shard,

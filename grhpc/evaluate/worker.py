@@ -1,37 +1,40 @@
 """An evaluation's task: questions -> samples -> scores, and at the end the results.
 
-Consumes shards of questions, each with one call of the model that is measured, and then shards of samples, each with
-one call of the judge; produces a shard of the same name in the next queue. When all have their scores, whoever holds
-the one shard of the last queue writes the results. Waits for shards that others hold, which come back if those die. Two
-engines never run in one process: a task samples while there are questions, then it grades, and turns back to what a
-dead task gave back when nothing is left to grade.
+Consumes shards of questions, which the model that is measured answers, and then shards of samples, which the judge
+judges; produces a shard of the same name in the next queue. When all have their scores, whoever holds the one shard of
+the last queue writes the results. Waits for shards that others hold, which come back if those die. Two engines never
+run in one process: a task samples while there are questions, then it grades, and turns back to what a dead task gave
+back when nothing is left to grade.
 
 Does not know: benchmarks' rules, SLURM. Invariant: what a shard becomes depends on its rows and the configuration
-alone, so whichever task does it, and however often, the same bytes come out; the results are written only when every
-shard has its scores.
+alone, so whichever task does it, and however often, the same bytes come out (by continuous batching only where the
+engine's sums do not depend on the batch); the results are written only when every shard has its scores.
 """
 
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from grhpc.engine.tokenizer import load_tokenizer
+from grhpc.engine.vllm_start import require_batch_invariance
 from grhpc.errors import GaveUp
-from grhpc.eval_config import EvalConfig
+from grhpc.eval_config import ALONE, INVARIANT, EvalConfig
 from grhpc.evaluate.benchmarks import load_benchmarks
-from grhpc.evaluate.grading import grade_samples
+from grhpc.evaluate.endpoint_sampler import EndpointSampler
+from grhpc.evaluate.engine_sampler import EngineSampler
+from grhpc.evaluate.grading import Looked, left_open, look, scores
 from grhpc.evaluate.measured import Measured
 from grhpc.evaluate.results import write_results
-from grhpc.evaluate.sampling import EndpointSampler, EngineSampler, Sampler
+from grhpc.evaluate.sampling import Sampler
 from grhpc.judge.decide import Decided, Decider
 from grhpc.judge.generative import Memory, NoMemory
-from grhpc.judge.make import make_decider
+from grhpc.judge.make import judge_room, make_decider
 from grhpc.lifetime import Lifetime
-from grhpc.records import NO_VERDICT, Sample, Score
+from grhpc.records import NO_VERDICT, Sample
 from grhpc.store.decisions import DecisionLog
 from grhpc.store.events import EventLog
 from grhpc.store.hand import More, nothing
@@ -49,12 +52,14 @@ def main(run_dir: Path, life: Lifetime) -> None:
     config = run.evaluation()
     events = run.events("evaluate", life.job)
     events.emit("start", mode=config.verify.mode, restart=life.restart)
+    if config.batching == INVARIANT:
+        require_batch_invariance()
     with contextlib.closing(EvaluateWorker(run, config, life, events)) as worker:
         serve(run, lambda: worker.stage, worker, life, events)
 
 
 class EvaluateWorker:
-    """Turns one shard after the other of either queue into a shard of the next. `stage` is the queue to claim from."""
+    """Turns shards of either queue into shards of the next. `stage` is the queue to claim from."""
 
     def __init__(self, run: RunDir, config: EvalConfig, life: Lifetime, events: EventLog) -> None:
         self._run, self._config, self._life, self._events = run, config, life, events
@@ -64,7 +69,8 @@ class EvaluateWorker:
         self.sampler = self._make_sampler()
         self.decider = self._make_decider()
         self.stage = QUESTIONS
-        self._lease: Lease[Any] | None = None
+        self._scorers = {name: entry.scorer for name, entry in self._entries.items()}
+        self._taken = _Taken(nothing, self._is_new)
         self._nothing_since_s: float | None = None
         self._so_far = Counter[str]()
         self._idle_since_s = time.monotonic()
@@ -89,23 +95,21 @@ class EvaluateWorker:
         self._idle_since_s = time.monotonic()
 
     def work(self, lease: Lease[Any], more: More = nothing) -> None:
-        """Take one shard a stage further, alone: its bytes must not depend on what else is in the engine.
+        """Take the shard a stage further, alone, or as `batching` says with others beside it.
 
         Raises CutShort on a drain, EngineError and others."""
         if isinstance(lease.rows[0], QuestionShard):
             self._finish(lease)
             return
-        self._lease, begun_s = lease, time.monotonic()
-        wait_s, is_sampled = begun_s - self._idle_since_s, isinstance(lease.rows[0], Sample)
-        later = (SCORES,) if is_sampled else (SAMPLES, SCORES)
-        if any(lease.name in present for queue in later for present in self._queues[queue].names().values()):
-            lease.done()  # a task that was taken for dead had delivered it
+        self._taken = _Taken(nothing if self._config.batching == ALONE else more, self._is_new)
+        if not self._taken.take(lease):
             return
-        told = self._grade(lease) if is_sampled else self._sample(lease)
-        lease.done()
-        self._lease, self._idle_since_s = None, time.monotonic()
-        seconds = self._idle_since_s - begun_s
-        self._events.emit("shard", shard=lease.name, seconds=seconds, wait_s=wait_s, **told)
+        wait_s = self._taken.last_s - self._idle_since_s
+        stage = self._grade if isinstance(lease.rows[0], Sample) else self._sample
+        stage(wait_s)
+        self._idle_since_s = self._taken.last_s
+        if self._taken.open:
+            raise CutShort(self._life.drain_reason or "the lease was lost")
 
     def close(self) -> None:
         self.sampler.close()
@@ -116,29 +120,47 @@ class EvaluateWorker:
     def _judge_has_an_engine(self) -> bool:
         return self._config.verify.asks_a_model and not self._config.verifier.endpoint.url
 
-    def _sample(self, lease: Lease[Any]) -> dict[str, Any]:
-        samples = self.sampler.sample(lease.rows, self._should_stop)
-        if samples is None:
-            raise CutShort(self._life.drain_reason or "the lease was lost")
-        self._queues[SAMPLES].put(lease.name, samples)
-        tokens = sum(sample.num_tokens or 0 for sample in samples)
-        return {"stage": "sample", "samples": len(samples), "tokens": tokens, "usage": self.sampler.usage()}
+    def _is_new(self, lease: Lease[Any]) -> bool:
+        """Whether the shard is still to be done; a task that was taken for dead may have delivered it."""
+        later = (SCORES,) if isinstance(lease.rows[0], Sample) else (SAMPLES, SCORES)
+        return not any(lease.name in names for queue in later for names in self._queues[queue].names().values())
 
-    def _grade(self, lease: Lease[Any]) -> dict[str, Any]:
-        scorers = {name: entry.scorer for name, entry in self._entries.items()}
-        graded = grade_samples(lease.rows, scorers, self.decider, self._should_stop, lease.name)
-        if graded is None:
-            raise CutShort(self._life.drain_reason or "the lease was lost")
-        scores, decided = graded
-        self._queues[SCORES].put(lease.name, scores)
+    def _sample(self, wait_s: float) -> None:
+        taken = self._taken
+        with contextlib.closing(self.sampler.stream(taken.leases[0].rows, taken.further, self._should_stop)) as answers:
+            for number, samples in answers:
+                self._queues[SAMPLES].put(taken.leases[number].name, samples)
+                tokens = sum(sample.num_tokens or 0 for sample in samples)
+                words = {"samples": len(samples), "tokens": tokens, "usage": self.sampler.usage()}
+                self._end(taken.leases[number], wait_s, {"stage": "sample", **words})
+                wait_s = 0.0
+
+    def _grade(self, wait_s: float) -> None:
+        taken, room, shards = self._taken, judge_room(self._config), list[Looked]()
+        rows: Sequence[Any] | None = taken.leases[0].rows
+        while rows is not None:
+            if (looked := look(rows, self._scorers, self._should_stop)) is None:
+                return
+            shards.append(looked)
+            rows = taken.further() if len(left_open(shards)) < room else None
+        names = "+".join(lease.name for lease in taken.leases)
+        decided = self.decider.decide(left_open(shards), self._should_stop, names)
+        if decided is None:
+            return
+        judging = self._judging(decided) if self._config.verify.asks_a_model else {}
+        for lease, looked in zip(taken.leases, shards, strict=True):
+            graded = scores(looked, decided)
+            self._queues[SCORES].put(lease.name, graded)
+            layers = dict(Counter(score.layer for score in graded))
+            self._end(lease, wait_s, {"stage": "grade", "samples": len(graded), "layers": layers, **judging})
+            wait_s, judging = 0.0, {}  # of all of them, so they are told once
         for problem in decided.problems:
             self._events.emit("error", problem=problem)
-        return self._told(scores, decided)
 
-    def _told(self, scores: list[Score], decided: Decided) -> dict[str, Any]:
-        layers = dict(Counter(score.layer for score in scores))
-        found: dict[str, Any] = {"stage": "grade", "samples": len(scores), "layers": layers}
-        return found | self._judging(decided) if self._config.verify.asks_a_model else found
+    def _end(self, lease: Lease[Any], wait_s: float, told: dict[str, Any]) -> None:
+        """The shard is delivered. Of shards that overlap each second counts once."""
+        seconds, held_s = self._taken.end(lease)
+        self._events.emit("shard", shard=lease.name, seconds=seconds, held_s=held_s, wait_s=wait_s, **told)
 
     def _judging(self, decided: Decided) -> dict[str, Any]:
         told = [decision for decision in decided.decisions.values() if decision.audit]
@@ -213,13 +235,56 @@ class EvaluateWorker:
         return make_decider(config, tokenizer, self._stalled, memory, confidence=False)
 
     def _should_stop(self) -> bool:
-        return self._life.draining or (self._lease is not None and self._lease.lost)
+        """Shards that were taken from us are done beside the others: to stop would cost theirs."""
+        held = self._taken.open
+        return self._life.draining or (bool(held) and all(lease.lost for lease in held))
 
     def _stalled(self, seconds: float) -> None:
         problem = f"the engine made no progress for {seconds:.0f} s"
-        if self._lease is not None:
-            self._lease.fail(problem)
+        for lease in self._taken.open:
+            lease.fail(problem)
         self._events.emit("error", problem=problem)
+
+
+class _Taken:
+    """The shards that are worked on together, in the order in which they were taken.
+
+    `more` brings further ones; one that `is_new` denies ends at once. `last_s`: when the last one was delivered, or the
+    first one taken.
+    """
+
+    def __init__(self, more: More, is_new: Callable[[Lease[Any]], bool]) -> None:
+        self._more, self._is_new = more, is_new
+        self.leases: list[Lease[Any]] = []
+        self._begun_s: dict[str, float] = {}
+        self.last_s = time.monotonic()
+
+    @property
+    def open(self) -> list[Lease[Any]]:
+        return [lease for lease in self.leases if not lease.ended]
+
+    def take(self, lease: Lease[Any]) -> bool:
+        """Whether it is to be worked on."""
+        if not self._is_new(lease):
+            lease.done()
+            return False
+        self.leases.append(lease)
+        self._begun_s[lease.name] = time.monotonic()
+        return True
+
+    def further(self) -> Sequence[Any] | None:
+        """The rows of another shard, which is then in hand; None: not now."""
+        while (lease := self._more()) is not None:
+            if self.take(lease):
+                return lease.rows
+        return None
+
+    def end(self, lease: Lease[Any]) -> tuple[float, float]:
+        """It is delivered: the seconds since the last delivery, and those that it was in hand."""
+        lease.done()
+        now_s, before_s = time.monotonic(), self.last_s
+        self.last_s = now_s
+        return now_s - before_s, now_s - self._begun_s[lease.name]
 
 
 def _lengths(config: EvalConfig) -> Any:

@@ -62,3 +62,10 @@ def make_judge(
     if config.verifier.endpoint.url:
         return EndpointJudge(config.verifier, config.run.seed, tokenizer)
     return make_engine_judge(config, tokenizer, on_stall, confidence)
+
+
+def judge_room(config: Config | EvalConfig) -> int:
+    """How many questions keep the judge busy; 0 where rules decide."""
+    if not config.verify.asks_a_model:
+        return 0
+    return config.verifier.endpoint.concurrency if config.verifier.endpoint.url else config.verify.engine.max_num_seqs

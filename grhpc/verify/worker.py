@@ -19,7 +19,7 @@ from grhpc.config import Config
 from grhpc.engine.tokenizer import load_tokenizer, num_tokens
 from grhpc.judge.decide import Decided, Decider, Decision, Pair
 from grhpc.judge.generative import LAYER as GENERATIVE
-from grhpc.judge.make import make_decider
+from grhpc.judge.make import judge_room, make_decider
 from grhpc.lifetime import Lifetime
 from grhpc.records import DECISIONS, NO_ANSWER, NO_VERDICT, Rollout, Verdict
 from grhpc.store.decisions import DecisionLog
@@ -51,7 +51,7 @@ class VerifyWorker:
         self._life, self._events = life, events
         self._tokenizer = load_tokenizer(config.counted_by)
         self._leases: list[Lease[Rollout]] = []
-        self._room = _room(config)
+        self._room = judge_room(config)
         memory = DecisionLog.of_run(run, life.job, events)
         self._decider = decider or make_decider(config, self._tokenizer, self._stalled, memory, confidence=False)
         self._so_far = Counter[str]()
@@ -159,13 +159,6 @@ class VerifyWorker:
             if not lease.ended:
                 lease.fail(problem)
         self._events.emit("error", problem=problem)
-
-
-def _room(config: Config) -> int:
-    """How many questions keep the judge busy; rules take one shard after the other."""
-    if not config.verify.asks_a_model:
-        return 0
-    return config.verifier.endpoint.concurrency if config.verifier.endpoint.url else config.verify.engine.max_num_seqs
 
 
 def _pairs(lease: Lease[Rollout]) -> list[Pair | None]:

@@ -1,13 +1,15 @@
-"""An evaluation task's samples a second over bare vLLM's, on the same prompts with the same decoding. Prints JSON.
+"""An evaluation task's samples a second over bare vLLM's: the same model, prompts, sampling, seeds. Prints JSON.
 
-    python tests/bench/bench_evaluate.py [--shards 24] [--questions 64] [--tokens 128]
+    python tests/bench/bench_evaluate.py [--shards 8] [--questions 64] [--tokens 900] [--rounds 3]
 
-The two take turns in one process, shard by shard, each with an engine of its own, so that others' load falls on both:
-`task` is the role's own main, over an evaluation, from delivered shard to delivered shard (claim, chat template,
-tokens, engine, texts, shard), then `bare` gives the same prompts, tokenised before, to `LLM.generate`, greedily too.
-Start-up and the first shard are left out. `ratio` is how many times as fast as bare vLLM the task is: the median over
-the shards, and of all shards together; `cpu` by the process's CPU time. `generating` is the share of the task's time
-that passes inside the engine; `grading` is how many samples a second the same task then scores.
+Every side runs in a process of its own, one at a time, round after round: `bare` is one call of `LLM.generate` on all
+the prompts at once, tokenised before, which is as fast as vLLM can be; `continuous` and `alone` are the role's own loop
+over an evaluation with that `batching`, from claiming the first shard to delivering the last one's samples: claims,
+chat template, tokens, engine, texts, shards. Start-up and a warm-up are left out. Responses are drawn at temperature 1
+and end by themselves, so that lengths spread and a few are many times as long as the mean. `wall` is samples a second,
+which means something on a quiet machine only; `cpu` is samples a second of the process's CPU time; `tokens` and `steps`
+are what the engine generated, and in how many steps, which no other work on the machine can change, and which is most
+of the time on a GPU. Ratios are medians over the rounds. `grading` is how many samples a second the task then scores.
 """
 
 import argparse
@@ -16,78 +18,13 @@ import os
 import shutil
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-from beside_vllm import ENGINE, Clock, bare_vllm, note_engine_time, now, quiet, since
+from beside_vllm import ENGINE, bare_vllm, count_steps, in_turns, now, quiet, rates
 
-CONTEXT = 1024
+CONTEXT = 2048
 PROMPT_TOKENS = 256
-
-
-def bare_generate(args: argparse.Namespace) -> Callable[[int], Clock]:
-    """A function: the number of a shard -> how long `LLM.generate` took for it."""
-    from transformers import AutoTokenizer
-    from vllm import SamplingParams
-
-    llm = bare_vllm(args.work / "model", PROMPT_TOKENS + args.tokens, enable_prefix_caching=False)
-    tokenizer = AutoTokenizer.from_pretrained(args.work / "model")
-    turns = [[{"role": "user", "content": row["question"]}] for row in questions(args)]
-    texts = [tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True) for turn in turns]
-    ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    params = SamplingParams(temperature=0.0, max_tokens=args.tokens)
-
-    def generate(number: int) -> Clock:
-        shard = ids[number * args.questions : (number + 1) * args.questions]
-        begun = now()
-        assert len(llm.generate([{"prompt_token_ids": prompt} for prompt in shard], params, use_tqdm=False)) == len(
-            shard
-        )
-        return since(begun, now())
-
-    return generate
-
-
-def measure(args: argparse.Namespace) -> dict:
-    from random_models import random_model
-
-    from grhpc.evaluate.worker import main
-    from grhpc.lifetime import Lifetime
-    from grhpc.store.events import EventLog
-
-    random_model(args.work / "model", 0, context=CONTEXT)
-    generate = bare_generate(args)
-    generate(0)
-    took: list[tuple[Clock, Clock]] = []  # of each shard: the task's, bare vLLM's
-    graded: list[tuple[int, float]] = []
-    emit, inside_s, begun = EventLog.emit, note_engine_time(), now()
-
-    def emit_and_note(self: EventLog, event: str, **fields: object) -> None:
-        nonlocal begun
-        emit(self, event, **fields)
-        if event == "shard" and fields["stage"] == "sample":
-            spent = since(begun, now())
-            took.append((spent, generate(len(took))))
-            begun = now()
-        elif event == "shard":
-            graded.append((int(str(fields["samples"])), time.perf_counter()))
-
-    EventLog.emit = emit_and_note
-    main(make_evaluation(args).path, Lifetime(job="bench"))
-    took, inside_s = took[1:], inside_s[1:]  # the first one had the engine's start
-    told: dict = {"load": os.getloadavg()[0], "samples": args.questions * len(took)}
-    for i, clock in enumerate(("wall", "cpu")):
-        task, other = ([pair[side][i] for pair in took] for side in (0, 1))
-        told[clock] = {
-            "ratio, median": round(statistics.median(b / t for t, b in zip(task, other, strict=True)), 3),
-            "ratio, all": round(sum(other) / sum(task), 3),
-            "task": round(told["samples"] / sum(task), 1),
-            "bare": round(told["samples"] / sum(other), 1),
-        }
-    told["generating"] = round(sum(inside_s) / sum(t[0] for t, _ in took), 4)
-    told["grading"] = round(sum(n for n, _ in graded[1:]) / (graded[-1][1] - graded[0][1]))
-    return told
+TASKS = ("continuous", "alone")
 
 
 def questions(args: argparse.Namespace) -> list[dict[str, str]]:
@@ -99,7 +36,72 @@ def questions(args: argparse.Namespace) -> list[dict[str, str]]:
     return rows
 
 
-def make_evaluation(args: argparse.Namespace):
+def run_bare(args: argparse.Namespace) -> dict:
+    from transformers import AutoTokenizer
+    from vllm import SamplingParams
+
+    from grhpc.evaluate.engine_sampler import end_of_turn
+    from grhpc.evaluate.prepare import load_questions
+    from grhpc.evaluate.sampling import first_seed
+
+    make_evaluation(args, "alone")
+    asked = load_questions(args.work / "prepared", "bench")
+    llm = bare_vllm(args.work / "model", PROMPT_TOKENS + args.tokens, enable_prefix_caching=False)
+    steps = count_steps(llm.llm_engine)
+    tokenizer = AutoTokenizer.from_pretrained(args.work / "model")
+    turns = [[{"role": "user", "content": question.prompt}] for question in asked]
+    texts = [tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True) for turn in turns]
+    prompts = [{"prompt_token_ids": ids} for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    ends = list(end_of_turn(tokenizer))
+    settings = {"temperature": 1.0, "max_tokens": args.tokens, "stop_token_ids": ends}
+    params = [SamplingParams(seed=first_seed(0, question), **settings) for question in asked]
+    llm.generate(prompts[:32], params[:32], use_tqdm=False)  # warm
+    steps.clear()
+    begun = now()
+    lengths = [len(done.outputs[0].token_ids) for done in llm.generate(prompts, params, use_tqdm=False)]
+    told = rates(len(lengths), begun, now())
+    spread = max(lengths) / statistics.mean(lengths)
+    return told | {"steps": len(steps), "tokens": sum(lengths), "longest_over_mean": spread}
+
+
+def run_task(args: argparse.Namespace) -> dict:
+    from grhpc.evaluate.worker import EvaluateWorker
+    from grhpc.lifetime import Lifetime
+    from grhpc.store.events import EventLog
+    from grhpc.store.serving import serve
+
+    delivered: dict[str, list] = {"sample": [], "grade": []}
+    emit = EventLog.emit
+
+    def emit_and_note(self: EventLog, event: str, **fields: object) -> None:
+        emit(self, event, **fields)
+        if event == "shard":
+            delivered[str(fields["stage"])].append((fields, now()))
+
+    EventLog.emit = emit_and_note  # type: ignore[method-assign]
+    run, life = make_evaluation(args, args.side), Lifetime(job="bench")
+    events = run.events("evaluate", life.job)
+    worker = EvaluateWorker(run, run.evaluation(), life, events)
+    worker.prepare()
+    steps = count_steps(worker.sampler._host.engine._engine)
+    queue = run.queue("questions")
+    lease = queue.claim("warm")
+    list(worker.sampler.stream(lease.rows[:32], lambda: None, lambda: False))
+    lease.release("warm")
+    steps.clear()
+    begun = now()
+    serve(run, lambda: worker.stage, worker, life, events)
+    samples, graded = delivered["sample"], delivered["grade"]
+    told = rates(sum(fields["samples"] for fields, _ in samples), begun, samples[-1][1])
+    grading_s = graded[-1][1][0] - graded[0][1][0]
+    return told | {
+        "steps": len(steps),
+        "tokens": sum(fields["tokens"] for fields, _ in samples),
+        "grading": sum(fields["samples"] for fields, _ in graded[1:]) / grading_s,
+    }
+
+
+def make_evaluation(args: argparse.Namespace, batching: str):
     from grhpc.eval_config import EvalConfig
     from grhpc.evaluate.create import create, model_of, settled
     from grhpc.evaluate.prepare import prepare
@@ -108,10 +110,11 @@ def make_evaluation(args: argparse.Namespace):
     work = args.work
     shutil.rmtree(work / "runs", ignore_errors=True)
     (work / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in questions(args)))
-    entry = {"source": str(work / "questions.jsonl"), "scorer": "math", "prompt": "{question}"}
+    entry = {"source": str(work / "questions.jsonl"), "scorer": "math", "prompt": "{question}", "temperature": 1.0}
     settings = {
         "run": {"name": "bench", "dir": str(work / "runs")},
         "benchmarks": ["bench"],
+        "batching": batching,
         "entries": {"bench": entry | {"fields": {"question": "question", "gold": "answer"}}},
         "model": {"model": "", "dtype": "float32"},
         "data": {"prepared": str(work / "prepared"), "max_prompt_tokens": PROMPT_TOKENS},
@@ -124,12 +127,35 @@ def make_evaluation(args: argparse.Namespace):
     return create(root, config, model_of(config.model.model))
 
 
+def measure(args: argparse.Namespace) -> dict:
+    from random_models import random_model
+
+    random_model(args.work / "model", 0, context=CONTEXT)
+    rounds = in_turns(__file__, ("bare", *TASKS), args, ("shards", "questions", "tokens"))
+    told: dict = {
+        "load": round(os.getloadavg()[0], 1),
+        "samples": args.shards * args.questions,
+        "longest_over_mean": round(rounds[0]["bare"]["longest_over_mean"], 1),
+    }
+    for clock in ("wall", "cpu", "steps", "tokens"):
+        told[clock] = {side: [round(r[side][clock], 1) for r in rounds] for side in ("bare", *TASKS)}
+        for task in TASKS:
+            ratio = statistics.median(r[task][clock] / r["bare"][clock] for r in rounds)
+            told[clock][f"{task} over bare"] = round(ratio, 3)
+    return told | {"grading": [round(r["continuous"]["grading"]) for r in rounds]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
-    for name, default in (("shards", 24), ("questions", 64), ("tokens", 128)):
+    for name, default in (("shards", 8), ("questions", 64), ("tokens", 900), ("rounds", 3)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--side", choices=("bare", *TASKS))
+    parser.add_argument("--work", type=Path)
     args = parser.parse_args()
     quiet()
+    if args.side:
+        print(json.dumps(run_bare(args) if args.side == "bare" else run_task(args)))
+        return
     with tempfile.TemporaryDirectory() as work:
         args.work = Path(work)
         print(json.dumps(measure(args)))

@@ -16,13 +16,11 @@ import json
 import os
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from statistics import mean
 
-from beside_vllm import ENGINE, Clock, bare_vllm, count_steps, now, quiet, rates
+from beside_vllm import ENGINE, Clock, bare_vllm, count_steps, in_turns, now, quiet, rates
 
 CONTEXT = 1024
 PROMPT_TOKENS = 32
@@ -119,10 +117,7 @@ def measure(args: argparse.Namespace) -> dict:
     from random_models import random_model
 
     random_model(args.work / "model", 0, context=CONTEXT)
-    rounds = []
-    for number in range(args.rounds):
-        sides = ("bare", "task") if number % 2 == 0 else ("task", "bare")
-        rounds.append({side: run_side(side, args) for side in sides})
+    rounds = in_turns(__file__, ("bare", "task"), args, ("shards", "groups", "size", "tokens"))
     told: dict = {"load": os.getloadavg()[0], "longest_over_mean": round(rounds[0]["bare"]["longest_over_mean"], 1)}
     for clock in ("wall", "cpu", "steps", "tokens"):
         pairs = [(r["task"][clock], r["bare"][clock]) for r in rounds]
@@ -132,14 +127,6 @@ def measure(args: argparse.Namespace) -> dict:
             "bare": [round(bare) for _, bare in pairs],
         }
     return told
-
-
-def run_side(side: str, args: argparse.Namespace) -> dict:
-    words = [sys.executable, __file__, "--side", side, "--work", args.work]
-    for name in ("shards", "groups", "size", "tokens"):
-        words += [f"--{name}", str(getattr(args, name))]
-    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def main() -> None:

@@ -22,8 +22,6 @@ import os
 import random
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -31,7 +29,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from beside_vllm import ENGINE, Clock, bare_vllm, count_steps, now, quiet, rates
+from beside_vllm import ENGINE, Clock, bare_vllm, count_steps, in_turns, now, quiet, rates
 
 VERIFIER = Path(__file__).parents[2] / "grhpc" / "data" / "tiny_models" / "verifier"
 INPUT = 256
@@ -174,10 +172,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     from random_models import random_model
 
     random_model(args.work / "model", 0, context=1024)
-    rounds = []
-    for number in range(args.rounds):
-        sides = ("bare", "task", "transformers")
-        rounds.append({side: run_side(side, args) for side in (sides if number % 2 == 0 else sides[::-1])})
+    sides = ("bare", "task", "transformers")
+    rounds = in_turns(__file__, sides, args, ("shards", "groups", "size", "calls", "tokens"))
     told: dict[str, Any] = {"load": os.getloadavg()[0], "pairs": args.shards * args.groups * args.size}
     for clock in ("wall", "cpu", "steps"):
         told[clock] = {
@@ -187,15 +183,6 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             ratio = statistics.median(r["task"][clock] / r[other][clock] for r in rounds)
             told[clock][f"task over {other}"] = round(ratio, 3)
     return told
-
-
-def run_side(side: str, args: argparse.Namespace) -> dict[str, float]:
-    words = [sys.executable, __file__, "--side", side, "--work", str(args.work)]
-    for name in ("shards", "groups", "size", "calls", "tokens"):
-        words += [f"--{name}", str(getattr(args, name))]
-    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
-    rates_: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return rates_
 
 
 def stated_groups() -> Iterator[list[str | None]]:

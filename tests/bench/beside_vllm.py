@@ -1,12 +1,16 @@
-"""What the benches share that set a role's task beside bare vLLM: one engine's settings for both sides, the clocks, and
-how much of the time passes inside the engine.
+"""What the benches share that set a role's task beside bare vLLM: one engine's settings for both sides, the clocks, the
+count of the engine's steps, and the rounds in which the sides take turns.
 
 Does not know: roles, what is asked. Invariant: nothing here is measured, and both sides get the same.
 """
 
+import argparse
+import json
 import os
+import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,18 +69,15 @@ def count_steps(engine: Any) -> list[int]:
     return steps
 
 
-def note_engine_time() -> list[float]:
-    """From now on every call of a role's engine adds its seconds to this list."""
-    from grhpc.engine.host import EngineHost
+def in_turns(script: str, sides: Sequence[str], args: argparse.Namespace, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Every side's figures, round after round: `script --side SIDE` in a process of its own, one at a time, in an order
+    that turns round. Each is given `args.work` and the numbers of these names."""
+    numbers = [word for name in names for word in (f"--{name}", str(getattr(args, name)))]
 
-    inside_s: list[float] = []
-    generate = EngineHost.generate
+    def figures(side: str) -> Any:
+        words = [sys.executable, script, "--side", side, "--work", str(args.work), *numbers]
+        return json.loads(subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1])
 
-    def generate_and_note(self: EngineHost, *words: Any) -> Any:
-        begun_s = time.perf_counter()
-        done = generate(self, *words)
-        inside_s.append(time.perf_counter() - begun_s)
-        return done
-
-    EngineHost.generate = generate_and_note  # type: ignore[method-assign]
-    return inside_s
+    return [
+        {side: figures(side) for side in (sides if number % 2 == 0 else sides[::-1])} for number in range(args.rounds)
+    ]

@@ -1,5 +1,6 @@
 """An evaluation of the tiny policy, or of a scripted model, and tasks of it."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,12 +71,15 @@ class Scripted:
         if self.log is not None:
             self.log.append("policy starts")
 
-    def sample(self, questions, should_stop):
-        if should_stop():
-            return None
-        if self.broken:
-            raise EngineError("it broke")
-        return [self._row(question, k) for question in questions for k in range(question.num_samples)]
+    def stream(self, first, further, should_stop):
+        """One shard after the other, as long as there are further ones."""
+        for number in itertools.count():
+            questions = first if number == 0 else further()
+            if questions is None or should_stop():
+                return
+            if self.broken:
+                raise EngineError("it broke")
+            yield number, [self._row(question, k) for question in questions for k in range(question.num_samples)]
 
     def _row(self, question, k):
         text = self.answers(question, k)

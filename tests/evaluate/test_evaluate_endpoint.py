@@ -17,8 +17,10 @@ from grhpc.config import EndpointConfig, VerifierConfig, VerifyConfig
 from grhpc.config_file import dump
 from grhpc.errors import ConfigError, Unavailable
 from grhpc.evaluate.benchmarks import load_benchmarks
-from grhpc.evaluate.grading import grade_samples
-from grhpc.evaluate.sampling import EndpointSampler, EngineSampler, first_seed
+from grhpc.evaluate.endpoint_sampler import EndpointSampler
+from grhpc.evaluate.engine_sampler import EngineSampler
+from grhpc.evaluate.grading import left_open, look, scores
+from grhpc.evaluate.sampling import first_seed
 from grhpc.evaluate.statistics import TOO_LONG, summarise
 from grhpc.judge.decide import Pair
 from grhpc.judge.layers import ExactDecider
@@ -125,7 +127,8 @@ def test_a_question_that_is_refused_for_what_it_says_is_one_wrong_answer(tmp_pat
     sampler.close()
     assert [s.finish_reason for s in found] == ["refused"] + ["stop"] * (together - 1)
     assert (found[0].response, found[0].num_tokens) == ("", 0)
-    [score] = grade_samples(found[:1], {"tiny": "tiny"}, ExactDecider(), never)[0]
+    looked = look(found[:1], {"tiny": "tiny"}, never)
+    [score] = scores(looked, ExactDecider().decide(left_open([looked]), never))
     assert (score.score, score.extracted, score.layer) == (0.0, None, "extract")
     part = summarise([score], load_benchmarks(configured(tmp_path, "tiny"))["tiny"])
     assert part["refused"]["num"] == 1 and part["missing"]["num"] == part["too_long"]["num"] == 0
@@ -255,7 +258,7 @@ def test_a_real_server_answers_as_the_engine_in_the_task(tmp_path, vllm_server):
     engine = EngineSampler(config, entries, lambda: str(SERVED), "d", print)
     questions = [question(i) for i in range(12)]
     try:
-        ours, theirs = (sampler.sample(questions, never) for sampler in (engine, server))
+        ours, theirs = (next(sampler.stream(questions, lambda: None, never))[1] for sampler in (engine, server))
     finally:
         engine.close()
         server.close()

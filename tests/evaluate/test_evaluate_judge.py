@@ -18,13 +18,14 @@ from grhpc.judge.judge import Reply
 VERIFIER = POLICY.parent / "verifier"
 
 
-def judged(folder: Path, rows: list[dict], mode: str = "generative", per_shard: int = 2):
+def judged(folder: Path, rows: list[dict], mode: str = "generative", per_shard: int = 2, batching: str = "alone"):
     """The configuration of an evaluation on `rows`, of which the tiny verifier judges what no rule settles."""
     (folder / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     source = {"source": str(folder / "own.jsonl"), "fields": {"question": "question", "gold": "answer"}}
     config = configured(folder, "own")
     return replace(
         config,
+        batching=batching,
         entries={"own": {**source, "scorer": "math"}},
         sample=replace(config.sample, questions_per_shard=per_shard),
         verify=VerifyConfig(mode, 1.0 if mode == "hybrid" else 0.0, EngineConfig(kv_cache_mb=64, enforce_eager=True)),
@@ -95,6 +96,24 @@ def test_what_the_judge_says_depends_on_the_shard_alone(tmp_path, monkeypatch):
     assert digests(crowd) == digests(calm)
 
 
+@pytest.mark.parametrize(("batching", "together"), [("alone", {2}), ("continuous", {3})])
+def test_the_judge_is_asked_of_one_shard_or_of_several_at_once(tmp_path, monkeypatch, batching, together):
+    monkeypatch.setattr(make, "make_engine_judge", lambda *_: Telling())
+    rows = [{"question": f"What is {word}?", "answer": word} for word in ("one", "both", "both", "two")]
+    run = make_evaluation(tmp_path, judged(tmp_path, rows, batching=batching))
+    task = asked(run, "local-1", lambda question, k: f"\\boxed{{so to say {question.gold}}}")
+    assert task.serve() == "the run is finished"
+    found = pq.read_table(run.samples_path).to_pylist()
+    assert [(row["item"], row["extracted"], row["score"]) for row in found] == [
+        (str(i), f"so to say {row['answer']}", 1.0) for i, row in enumerate(rows)
+    ]
+    assert {row["reason"] for row in found} == {f"One of {num}. Final Decision: Yes" for num in together}
+    shards = [event for event in task.told("shard") if event["stage"] == "grade"]
+    assert len(shards) == 2 and sum(event["samples"] for event in shards) == 4
+    assert shards[-1].get("so_far", shards[0]["so_far"])["asked"] == (4 if batching == "alone" else 3)
+    task.worker.close()
+
+
 def test_the_judges_engine_caches_no_prefix_in_an_evaluation(tmp_path, monkeypatch):
     settings = []
     monkeypatch.setattr(engine_judge, "engine_starter", lambda *words: settings.append(words[2]))
@@ -103,11 +122,12 @@ def test_the_judges_engine_caches_no_prefix_in_an_evaluation(tmp_path, monkeypat
     assert settings[0].extra == {"enable_prefix_caching": False}
 
 
-@pytest.mark.parametrize("mode", ["generative", "hybrid"])
-def test_the_tiny_verifier_says_the_same_in_two_tasks_of_which_one_dies(tmp_path, mode, one_engine):
+@pytest.mark.parametrize(("mode", "batching"), [("generative", "alone"), ("hybrid", "alone"), ("hybrid", "continuous")])
+def test_the_tiny_verifier_says_the_same_in_two_tasks_of_which_one_dies(tmp_path, mode, batching, one_engine):
     rows = tiny.rows("heldout", 24, 1)
     config = judged(tmp_path, rows, mode, per_shard=8)
-    calm, crowd = make_evaluation(tmp_path, config, "calm"), make_evaluation(tmp_path, config, "crowd")
+    calm = make_evaluation(tmp_path, config, "calm")
+    crowd = make_evaluation(tmp_path, replace(config, batching=batching), "crowd")
     wrong = ("it is red", "nobody knows", "left")
 
     def answers(question, k):
@@ -117,7 +137,8 @@ def test_the_tiny_verifier_says_the_same_in_two_tasks_of_which_one_dies(tmp_path
     disturbed(crowd, answers)
     found = pq.read_table(calm.samples_path).to_pylist()
     assert sum(row["layer"] == "generative" for row in found) > 8
-    assert digests(crowd) == digests(calm)
+    assert digests(crowd)[0] == digests(calm)[0]
+    assert (digests(crowd)[1] == digests(calm)[1]) == (batching == "alone"), "the summary says how batches were made"
 
 
 @pytest.fixture(scope="module")

@@ -89,7 +89,7 @@ def test_the_same_bytes_from_three_tasks_of_which_one_dies_and_one_is_late(tmp_p
     tasks = [with_engine(crowd, engine, f"local-{i}") for i in range(3)]
     # One dies between delivering its samples and saying so; another with a shard in its hands.
     lease = crowd.queue("questions").claim("dead-1")
-    samples = engine[0].sample(lease.rows, lambda: False)
+    [(_, samples)] = engine[0].stream(lease.rows, lambda: None, lambda: False)
     crowd.queue("samples").put(lease.name, samples)
     lost = crowd.queue("questions").claim("dead-2")
     for held in (lease, lost):
@@ -281,9 +281,10 @@ def test_answers_of_two_models_make_no_table(tmp_path):
 def test_a_hanging_engine_fails_its_shard(tmp_path):
     run = make_evaluation(tmp_path, configured(tmp_path, "tiny"))
     task = scripted(run)
-    task.worker._lease = lease = run.queue("questions").claim("local-1")
+    leases = [run.queue("questions").claim("local-1") for _ in range(2)]
+    assert all(task.worker._taken.take(lease) for lease in leases)
     task.worker._stalled(900.0)
-    assert lease.ended.startswith("failed: the engine made no progress for 900 s")
+    assert all(lease.ended.startswith("failed: the engine made no progress for 900 s") for lease in leases)
     assert [e["problem"] for e in task.told("error")] == ["the engine made no progress for 900 s"]
 
 

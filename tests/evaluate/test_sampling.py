@@ -10,8 +10,10 @@ from openai_server import Server
 from grhpc.config import EndpointConfig
 from grhpc.engine.vllm import Completion
 from grhpc.evaluate.benchmarks import load_benchmarks
+from grhpc.evaluate.endpoint_sampler import EndpointSampler
+from grhpc.evaluate.engine_sampler import EngineSampler, end_of_turn
 from grhpc.evaluate.questions import read_questions
-from grhpc.evaluate.sampling import EndpointSampler, EngineSampler, end_of_turn, stops
+from grhpc.evaluate.sampling import stops
 
 NEXT = ("\n\nQuestion:",)
 
@@ -47,12 +49,17 @@ def test_the_engine_is_told_where_to_stop(tokenizer):
     sampler = EngineSampler(config, entries, lambda: "", "d", print)
     told = []
 
-    def generate(requests, should_stop):
+    def add(requests):
         told.extend(requests)
-        return [[Completion([5], [], "\\boxed{1}", "stop")] for _ in requests]
+        return 0
 
-    sampler._host = SimpleNamespace(engine=SimpleNamespace(tokenizer=tokenizer), generate=generate)
-    assert len(sampler.sample(asked, lambda: False)) == 2
+    def step():
+        return {0: [[Completion([5], [], "\\boxed{1}", "stop")] for _ in told]}
+
+    engine = SimpleNamespace(tokenizer=tokenizer)
+    sampler._host = SimpleNamespace(engine=engine, add=add, step=step, abort=list, has_room=False)
+    [(number, samples)] = sampler.stream(asked, lambda: None, lambda: False)
+    assert (number, len(samples)) == (0, 2)
     assert {(request.stop, request.stop_token_ids) for request in told} == {(NEXT, end_of_turn(tokenizer))}
 
 
