@@ -2,7 +2,7 @@
 
 `submit` starts `python -m grhpc.cluster.local` in a session of its own, which hands the jobs to submitit, writes them
 down and ends: Ctrl-C in the terminal that started a run ends no job of it. Every job is a submitit controller with its
-tasks below it.
+tasks below it, each under a process that writes down which signal ended it (`local_task`).
 
 GPUs, where asked for, are dealt out one job after the other and one start after the other, from those of
 CUDA_VISIBLE_DEVICES or else all of the machine, without what live jobs of the runs in the same folder (runs/) hold.
@@ -100,13 +100,15 @@ def _submit_here(run: RunDir, config: AnyConfig, role: str, count: int) -> None:
 
     asked = role_config(config, role)
     ranks = asked.nodes * asked.tasks_per_node  # one machine: all ranks on it
+    over = shlex.join([sys.executable, "-m", "grhpc.cluster.local_task", str(run.jobs_dir)])
     each = gpus_a_job(asked)
     with _dealing() if each else contextlib.nullcontext():
         require_gpus(config, {role: count}, run.root)
         free = _free_gpus(run.root) if each else []
         for i in range(count):
             gpus = free[i * each : (i + 1) * each]
-            executor = submitit.LocalExecutor(run.log_dir(role), python=python_words(asked, str(run.path), gpus))
+            words = f"{over} {python_words(asked, str(run.path), gpus)}"
+            executor = submitit.LocalExecutor(run.log_dir(role), python=words)
             executor.update_parameters(tasks_per_node=ranks, timeout_min=FOREVER_MIN, stderr_to_stdout=True)
             job = executor.submit(run_role, role, str(run.path))
             started = start_ticks(int(job.job_id))

@@ -13,7 +13,6 @@ Megatron and vLLM spawn import the main module again.
 """
 
 import contextlib
-import ctypes
 import importlib
 import os
 import signal
@@ -26,6 +25,7 @@ from pathlib import Path
 from types import FrameType
 
 from grhpc.cluster.job import LOCAL, SLURM, Job, all_gpus, ask_end_s, current, without_allocation
+from grhpc.cluster.local_task import die_with_parent
 from grhpc.cluster.rendezvous import meet
 from grhpc.cluster.sbatch import ONE_JOB, role_config
 from grhpc.cluster.submissions import Submission, read_submissions, record
@@ -54,7 +54,6 @@ ROLES = {
 }
 CRASH, FINAL, AGAIN = 1, 2, 75  # 75 is EX_TEMPFAIL, and what many sites list in slurm.conf's RequeueExit
 _HOPELESS = (ConfigError, DataError, CorruptFile, ForeignFile, OtherVersion, Superseded, ClusterError, GaveUp)
-_PR_SET_PDEATHSIG = 1
 ONLINE = "grhpc.evaluate.online"  # a program, as the roles are
 LET_END_S = 120.0
 _VISIBLE_S, _LOOK_S = 90.0, 1.0  # how long a link that was replaced may look as it was on another machine
@@ -65,7 +64,7 @@ def run_role(role: str, run_dir: str) -> None:
     """Run one role to its end in this process; SystemExit with the code above unless all is well."""
     job = current()
     if job.kind == LOCAL:
-        _die_with_parent(int(job.id))
+        die_with_parent(int(job.id))
     run = RunDir.open(Path(run_dir))
     if job.kind == SLURM and job.rank == 0:
         _write_down(role, run, job)
@@ -189,7 +188,9 @@ def _let_end(helpers: list[subprocess.Popen[bytes]]) -> None:
 
 
 def _take_share_of_devices(job: Job) -> None:
-    """Engines that share a node each see their own GPUs, in equal shares."""
+    """Engines that share a node each see their own GPUs, in equal shares, unless SLURM has dealt them out."""
+    if "SLURM_GPUS_PER_TASK" in os.environ:
+        return
     devices = [d for d in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if d]
     share = len(devices) // job.local_size
     if share:
@@ -215,15 +216,6 @@ def _install_signals(life: Lifetime) -> None:
     signal.signal(signal.SIGCONT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
     threading.Thread(target=wait_for_warning, name="warning", daemon=True).start()
-
-
-def _die_with_parent(controller: int) -> None:
-    """On Linux: when the local controller is gone, so are we, and no orphaned engine keeps a core or a GPU."""
-    if sys.platform != "linux":
-        return
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() == 1 and controller != 1:
-        os._exit(1)
 
 
 def main(words: list[str]) -> int:

@@ -8,13 +8,15 @@ answers for and does not list has ended; another person's may only be hidden fro
 import getpass
 import os
 import re
+import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from grhpc.cluster import states
+from grhpc.cluster.local_task import read_signals
 from grhpc.cluster.processes import is_here, is_live
 from grhpc.cluster.submissions import Submission, read_submissions
 from grhpc.store.rundir import RunDir
@@ -55,6 +57,15 @@ class JobState:
         return self.job_id if self.executor == "slurm" else f"{self.executor}-{self.job_id}"
 
     @property
+    def words(self) -> str:
+        """Its state for people; where it failed by a signal, with that: `FAILED by SIGKILL`."""
+        number = self.exit_code.partition(":")[2]
+        if self.state != "FAILED" or not number.isdecimal() or int(number) == 0:
+            return self.state
+        known = {int(known): known.name for known in signal.Signals}
+        return f"FAILED by {known.get(int(number), f'signal {number}')}"
+
+    @property
     def live(self) -> bool:
         return self.kind in states.LIVE
 
@@ -75,10 +86,11 @@ def tasks_of(run: RunDir, now_s: float | None = None) -> list[JobState]:
     now_s = time.time() if now_s is None else now_s
     submissions = read_submissions(run.jobs_dir)
     answer = ask_slurm([s for s in submissions if s.executor == "slurm"], now_s)
+    signals = read_signals(run.jobs_dir)
     found: list[JobState] = []
     for submission in submissions:
         if submission.executor == "local":
-            found.append(_local_state(submission))
+            found.append(_local_state(submission, signals))
             continue
         for job_id in submission.task_ids():
             state = answer.jobs.get(job_id) or _not_listed(job_id, submission, answer, now_s)
@@ -166,20 +178,23 @@ def _not_listed(job_id: str, submission: Submission, answer: Answer, now_s: floa
     return JobState(job_id, state=state, kind=kind, submitted_s=submission.submitted_s)
 
 
-def _local_state(submission: Submission) -> JobState:
-    state, kind = ("RUNNING", states.RUNNING) if is_live(submission) else ("ENDED", states.DONE)
-    if not is_here(submission):
-        state, kind = "UNKNOWN", states.UNKNOWN
-    return JobState(
+def _local_state(submission: Submission, signals: Mapping[str, tuple[float, int]]) -> JobState:
+    found = JobState(
         submission.job_id,
         submission.role,
         "local",
-        state=state,
-        kind=kind,
         node=submission.host,
         submitted_s=submission.submitted_s,
         started_s=submission.submitted_s,
     )
+    if not is_here(submission):
+        return found
+    if is_live(submission):
+        return replace(found, state="RUNNING", kind=states.RUNNING)
+    ended_by = signals.get(f"local-{submission.job_id}-{submission.started}")
+    if ended_by is None:
+        return replace(found, state="ENDED", kind=states.DONE)
+    return replace(found, state="FAILED", kind=states.FAILED, ended_s=ended_by[0], exit_code=f"0:{ended_by[1]}")
 
 
 def missing_conf() -> str:

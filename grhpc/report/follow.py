@@ -14,6 +14,7 @@ from grhpc.eval_config import EvalConfig
 from grhpc.report.alive import may_live
 from grhpc.report.evaluating import STAGES
 from grhpc.report.history import ORACLES, Event, Judged, judged, read_heldout, seconds_by_role
+from grhpc.report.roles import told_ends
 from grhpc.store.atomic import list_names
 from grhpc.store.events import parse_lines
 from grhpc.store.questions import Extent
@@ -34,6 +35,7 @@ class Following:
     ready: set[tuple[str, str]] = field(default_factory=set)
     errors: list[Event] = field(default_factory=list)
     jobs: list[JobState] = field(default_factory=list)
+    died: dict[str, JobState] = field(default_factory=dict)  # in the order in which that was seen
     began_s: float = field(default_factory=time.time)
 
     def __post_init__(self) -> None:
@@ -59,7 +61,8 @@ class Following:
         for event in fresh:
             self._take_in(event)
         if time.monotonic() - self._jobs_seen_s >= self._jobs_every_s or not self._jobs_seen_s:
-            self.jobs = tasks_of(self.run)
+            self.jobs = told_ends(tasks_of(self.run), list(self.newest.values()))
+            self.died |= {job.name: job for job in self.jobs if job.kind == states.FAILED and job.state != "CANCELLED"}
             self._jobs_seen_s = time.monotonic()
             self._note_gone()
         return fresh
@@ -99,7 +102,7 @@ class Following:
         """What a role does now, in words."""
         jobs = [job for job in self.jobs if job.role == role]
         if jobs and not any(may_live(job) for job in jobs):
-            return f"ended ({jobs[-1].state})"
+            return f"ended ({jobs[-1].words})"
         if jobs and not any(job.kind in (states.RUNNING, states.UNKNOWN) for job in jobs):
             return f"in SLURM's queue ({jobs[-1].reason or jobs[-1].state})"
         heard = {key: event for key, event in self.newest.items() if key[0] == role}

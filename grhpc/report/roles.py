@@ -24,10 +24,12 @@ Seen = dict[str, Any]
 
 
 def told_ends(jobs: Sequence[JobState], events: Sequence[Event]) -> list[JobState]:
-    """The jobs; a local one that is gone and whose last words are that it stopped has COMPLETED."""
+    """The jobs; a local one that is gone and whose last words are that it stopped has COMPLETED, whatever befell it on
+    its way out."""
     last = {str(event.get("job", "")).partition(".")[0]: event for event in events}
     well = {job for job, e in last.items() if e["event"] in ("stop", "finish") and e.get("reason") != "error"}
-    return [replace(j, state="COMPLETED") if j.state == "ENDED" and j.name in well else j for j in jobs]
+    over = {j.name for j in jobs if j.executor == "local" and not may_live(j)} & well
+    return [replace(j, state="COMPLETED", kind=states.DONE) if j.name in over else j for j in jobs]
 
 
 def roles(run: RunDir, config: AnyConfig, jobs: Sequence[JobState], events: Sequence[Event], now_s: float) -> Seen:
@@ -39,13 +41,13 @@ def roles(run: RunDir, config: AnyConfig, jobs: Sequence[JobState], events: Sequ
         ours = [job for job in jobs if job.role == role]
         last = next((e for e in reversed(events) if e.get("role") == role), None)
         found[role] = {
-            "states": dict(Counter(job.state for job in ours)),
+            "states": dict(Counter(job.words for job in ours)),
             "heard": f"{last['event']} {duration(max(0.0, now_s - last['t']))} ago" if last else "never",
             "there": sum(map(may_live, ours)),
             "wanted": 1 if role in ONE_JOB else control.wanted_tasks(run, config, role),
             "restarts": sum(max(job.restarts, told.get(job.name, 0)) for job in ours),
             "crashes": {job.name: crashes[job.name] for job in ours if may_live(job) and job.name in crashes},
-            "failed": [f"{job.name} {job.state}" for job in ours if _ended_badly(job)],
+            "failed": [f"{job.name} {job.words}" for job in ours if _ended_badly(job)],
         }
     return found
 

@@ -15,6 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from grhpc.cluster.sacct import JobState
 from grhpc.records import DECISIONS
 from grhpc.report import tuning
 from grhpc.report.follow import Following
@@ -74,9 +75,11 @@ def _on_terminal(console: Console, following: Following) -> str:
 
 
 def _on_lines(console: Console, following: Following) -> str:
-    said_s, progress, awaited = time.monotonic(), following.progress(), ""
+    said_s, progress, awaited, num_died = time.monotonic(), following.progress(), "", 0
     while True:
         lines = [line for event in following.poll() if (line := _line(event, following))]
+        lines += [_died(job) for job in list(following.died.values())[num_died:]]
+        num_died = len(following.died)
         if awaited != (awaited := _awaited(following)) and awaited:
             lines.append(awaited)
         if following.run.kind == "eval" and following.progress() != progress:
@@ -115,6 +118,10 @@ def _awaited(following: Following) -> str:
         f"waits for {', '.join(roles)}: not submitted yet{queued}; looks for {duration(following.patience_s)} "
         f"(store.wait_s); how to submit: python submit.py status {run.name}"
     )
+
+
+def _died(job: JobState) -> str:
+    return f"{job.role} {job.name}: {job.words}"
 
 
 def _line(event: Event, following: Following) -> str:
@@ -168,6 +175,8 @@ def _display(following: Following) -> RenderableType:
         parts.append(Text(awaited, style="yellow"))
     if following.steps:
         parts += [_step_table(following), Text("\n".join(as_characters(_curves(following), height=9)))]
+    if following.died:
+        parts.append(Text(_died(list(following.died.values())[-1]), style="red"))
     if following.errors:
         parts.append(Text(f"error: {one_line(str(following.errors[-1].get('problem', '')), 200)}", style="red"))
     parts.append(Text("Ctrl-C leaves the run going.", style="dim"))
@@ -227,7 +236,7 @@ def _explain_gone(console: Console, following: Following) -> None:
     """Which role is gone, what it said last, and what to do."""
     run = following.run
     for role in following.gone_roles():
-        states = sorted({job.state for job in following.jobs if job.role == role}) or ["no job"]
+        states = sorted({job.words for job in following.jobs if job.role == role}) or ["no job"]
         console.print(f"error: no {role} task is left ({', '.join(states)}); the run is not finished", markup=False)
         for line in log_end(run, role):
             console.print(f"  | {line}", markup=False)

@@ -14,6 +14,8 @@ from grhpc.cluster import control, launch, local, processes
 from grhpc.cluster.sacct import tasks_of
 from grhpc.cluster.submissions import Submission, read_submissions
 from grhpc.errors import ClusterError
+from grhpc.report.status import lines, status
+from grhpc.store.rundir import RunDir
 from tests.cluster.conftest import MakeRun, events, new_run, ready, stub, until
 
 
@@ -60,6 +62,35 @@ def test_no_task_outlives_its_killed_controller(make_run: MakeRun) -> None:
     os.kill(int(job.job_id), signal.SIGKILL)
     until("the task to die", lambda: not psutil.pid_exists(task["pid"]) or _is_zombie(task["pid"]))
     assert not control.live_jobs(run)
+
+
+def test_a_killed_task_is_told_with_the_signal(make_run: MakeRun) -> None:
+    """The first one, where the other tasks of its job fall with it; one that ends in order says nothing."""
+    run = make_run("local", train=stub("train", tasks_per_node=2), rollout=stub("rollout", tasks=3))
+    launch.start(run, run.config(), ["train", "rollout"])
+    pids = {event["job"]: event["pid"] for event in ready(run, 5)}
+    killed, segmented, drained = [name for name in pids if "rank" not in name and name != _trainer(run)]
+    os.kill(pids[killed], signal.SIGKILL)
+    os.kill(pids[segmented], signal.SIGSEGV)
+    os.kill(pids[drained], signal.SIGTERM)
+    os.kill(pids[f"{_trainer(run)}-rank1"], signal.SIGKILL)
+    until("its signal to be written", lambda: any(".1.signal" in name for name in os.listdir(run.jobs_dir)))
+    os.kill(pids[_trainer(run)], signal.SIGABRT)
+    until("all to end", lambda: not control.live_jobs(run))
+    told = {task.name: (task.words, task.exit_code) for task in tasks_of(run)}
+    assert told == {
+        killed: ("FAILED by SIGKILL", "0:9"),
+        segmented: ("FAILED by SIGSEGV", "0:11"),
+        drained: ("ENDED", ""),
+        _trainer(run): ("FAILED by SIGKILL", "0:9"),
+    }
+    seen = status(run)
+    assert seen["roles"]["rollout"]["states"] == {"FAILED by SIGKILL": 1, "FAILED by SIGSEGV": 1, "ENDED": 1}
+    assert any(line.startswith("train: 1 FAILED by SIGKILL") for line in lines(seen))
+
+
+def _trainer(run: RunDir) -> str:
+    return next(task.name for task in tasks_of(run) if task.role == "train")
 
 
 def _is_zombie(pid: int) -> bool:

@@ -103,6 +103,39 @@ def test_a_gone_role_is_named_with_the_end_of_its_log(small, sleepers, capsys):
     assert "resume tiny --watch" in out
 
 
+def test_a_task_that_dies_beside_others_is_said_once(small, sleepers, when_said):
+    job = Submission("local", "rollout", str(sleepers.processes[1].pid), started=start_ticks(sleepers.processes[1].pid))
+    beside = subprocess.Popen(["sleep", "300"])
+    record(small.run.jobs_dir, Submission("local", "rollout", str(beside.pid), started=start_ticks(beside.pid)))
+
+    def die():
+        sleepers.processes[1].kill(), sleepers.processes[1].wait()
+        (small.run.jobs_dir / f"local-{job.job_id}-{job.started}.0.signal").write_text("1764000000.000 9\n")
+
+    said = f"rollout local-{job.job_id}: FAILED by SIGKILL"
+    try:
+        told = when_said(
+            ("step    2 of 3", die), (said, lambda: time.sleep(0.2)), ("", lambda: small.run.finish({"step": 2}))
+        )
+        assert watch(small.run) == 0 and told().count(said) == 1
+    finally:
+        beside.kill(), beside.wait()
+
+
+def test_a_signal_after_a_tasks_last_words_is_no_failure(small, sleepers):
+    """As of a library that falls over while the interpreter ends."""
+    job = Submission("local", "rollout", "4242", started=7)
+    record(small.run.jobs_dir, job)
+    (small.run.jobs_dir / "local-4242-7.0.signal").write_text("1764000000.000 11\n")
+    following = Following(small.run)
+    following.poll()
+    assert [died.words for died in following.died.values()] == ["FAILED by SIGSEGV"]
+    small.run.events("rollout", "local-4242").emit("stop", reason="the run is finished")
+    following = Following(small.run)
+    following.poll()
+    assert not following.died and "COMPLETED" in {job.words for job in following.jobs}
+
+
 def test_what_nobody_submitted_yet_is_awaited_and_said_at_once(small, when_said):
     """`start --no-launch`, and then this before any sbatch: not the end of the run."""
     waits = "waits for train, rollout, verify: not submitted yet; looks for 30 min 0 s (store.wait_s)"
