@@ -1,15 +1,18 @@
 """The one door to Megatron-Core: prepares the platform, imports it, mends it, and hands its names on.
 
 Every other module of this room takes Megatron-Core's names from here, so that none can be loaded unprepared.
+Transformer Engine and Apex, which images for GPUs often bring along, are hidden from it: with either it would take
+another optimizer and other kernels than those that are tested, and that mcore_fixes.py mends.
 
 Does not know: what the names are used for.
-Invariant: whoever holds a name from here holds a Megatron-Core that runs on this machine.
+Invariant: whoever holds a name from here holds the same Megatron-Core, whatever else is installed on this machine.
 """
 
 # ruff: noqa: E402  (the platform must be ready before the first import)
 
 import functools
 import logging
+import sys
 import warnings
 
 import torch
@@ -17,6 +20,8 @@ import torch
 from grhpc.train import platform
 
 platform.install()
+for _unused in ("transformer_engine", "transformer_engine_torch", "apex", "amp_C"):
+    sys.modules.setdefault(_unused, None)  # type: ignore[arg-type]  # by this an import fails as if it were not there
 warnings.filterwarnings("ignore", module=r"megatron\..*")
 warnings.filterwarnings("ignore", message=r".*torch\.distributed.*is deprecated", category=FutureWarning)
 warnings.filterwarnings("ignore", message="Please use DTensor instead", category=FutureWarning)

@@ -14,9 +14,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from grhpc.errors import ConfigError
+from grhpc.errors import ConfigError, GrhpcError
 from grhpc.train.mcore import parallel_state as mpu
 from grhpc.train.mcore import tensor_parallel
+
+_NO_GPUS = ("", "-1", "NoDevFiles")  # what SLURM, and people, put into CUDA_VISIBLE_DEVICES
+# Between two ranks in one collective, as in Megatron-Core's own groups: NCCL's ten minutes are short for a save that
+# the filesystem holds up on one of them.
+_PATIENCE = datetime.timedelta(minutes=30)
 
 
 class Parallel:
@@ -102,8 +107,18 @@ class Parallel:
 
 
 def own_device() -> torch.device:
-    """The GPU of this rank of its node; where SLURM binds each task to its own (gpus_per_task), the one it sees."""
+    """The GPU of this rank of its node; where SLURM binds each task to its own (gpus_per_task), the one it sees.
+
+    Raises GrhpcError where this rank has been given GPUs, and none works: its siblings would wait for it over NCCL.
+    """
     if not torch.cuda.is_available():
+        given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        if given not in _NO_GPUS and torch.version.cuda:
+            node = os.uname().nodename
+            raise GrhpcError(
+                f"no GPU works on {node}, where CUDA_VISIBLE_DEVICES is {given}",
+                f"see what `nvidia-smi` says there; `cluster.train.exclude: {node}` goes around it",
+            )
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
 
@@ -111,6 +126,8 @@ def own_device() -> torch.device:
 def _make_cuda_repeatable() -> None:
     """Same inputs, same bits, on GPUs too: a resumed run must end as the run that was never stopped."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # NVLink's switches (NVLS) sum in no fixed order; torch by itself forbids one of NCCL's algorithms that let them.
+    os.environ.setdefault("NCCL_NVLS_ENABLE", "0")
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False
 
@@ -119,4 +136,4 @@ def _join_world(backend: str) -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     else:
-        dist.init_process_group(backend)
+        dist.init_process_group(backend, timeout=_PATIENCE)
