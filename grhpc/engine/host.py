@@ -3,6 +3,7 @@
 Does not know: shards, roles. Invariant: nothing that is asked here reaches an engine that has failed before.
 """
 
+import multiprocessing
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -101,6 +102,8 @@ class EngineHost:
         try:
             self._on_stall(self._watchdog.limit_s)
         finally:
+            for child in multiprocessing.active_children():  # where no SLURM clears up, the engine would keep its GPU
+                child.kill()
             os._exit(STALLED)
 
 

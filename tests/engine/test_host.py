@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 
+import psutil
 import pytest
 
 from grhpc.engine.host import STALLED, EngineHost
@@ -107,3 +108,25 @@ EngineHost(Hung, 0.2, lambda seconds: print("stalled", seconds, flush=True)).gen
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert done.returncode == STALLED, done.stderr
     assert done.stdout == "stalled 0.2\n"
+
+
+def test_a_hung_engine_leaves_no_child_behind():
+    script = """
+import multiprocessing, time
+from grhpc.engine.host import EngineHost
+
+class Hung:
+    def __init__(self):
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+        child.start()
+        print(child.pid, flush=True)
+
+    def generate(self, requests, should_stop):
+        time.sleep(600)
+
+EngineHost(Hung, 0.2, lambda seconds: None).generate([], lambda: False)
+"""
+    # The child holds the pipe: without its end the output has none either.
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == STALLED, done.stderr
+    assert not psutil.pid_exists(int(done.stdout)) or psutil.Process(int(done.stdout)).status() == "zombie"
