@@ -213,8 +213,16 @@ def test_a_task_knows_when_it_is_warned(make_run: MakeRun, monkeypatch: pytest.M
 
 def test_engines_on_one_node_share_its_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,4,5")
+    monkeypatch.delenv("SLURM_GPUS_PER_TASK", raising=False)
     role._take_share_of_devices(Job(job.SLURM, "1", key="1", world_size=4, local_rank=1, local_size=2))
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,5"
+
+
+def test_engines_keep_the_gpus_that_slurm_bound_them_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")  # of each task's own
+    monkeypatch.setenv("SLURM_GPUS_PER_TASK", "2")
+    role._take_share_of_devices(Job(job.SLURM, "1", key="1", world_size=4, local_rank=1, local_size=2))
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1"
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM])
