@@ -31,7 +31,10 @@ _SAID = re.compile(
 _LETTER_AND_TEXT = re.compile(
     r"(?:[(\[](?P<closed>[A-Za-z])[)\]][.:]?|(?P<open>[A-Za-z])[).:])\s*+(?P<text>\S.*)", re.DOTALL
 )
-_AROUND = re.compile(r"^(?:\\[ ,;:!]|[\s~$*:])++|(?:\\[ ,;:!]|[\s~$*,;.])++$")
+_BEFORE = re.compile(r"^(?:\\[ ,;:!]|[\s~$*:])++")
+_AFTER = re.compile(
+    r"(?<![\s~$*,;.])(?<!\\[:!])(?:\\[ ,;:!]|[\s~$*,;.])++$"
+)  # from where the run begins, and only there
 _LONGEST = 1000  # characters: an answer longer than this names no option
 _FEWEST = {True: 2, False: 3}  # by whether the labels can hardly be anything else: capitals, and set off
 
@@ -94,7 +97,9 @@ def _texts(question: str, run: list[re.Match[str]]) -> list[str]:
 
 
 def _bare(text: str) -> str:
-    return _AROUND.sub("", _AROUND.sub("", text.strip()))
+    for _ in range(2):
+        text = _AFTER.sub("", _BEFORE.sub("", text.strip()))
+    return text
 
 
 def _named(text: str, options: dict[str, str]) -> str | None:

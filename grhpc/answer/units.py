@@ -31,6 +31,7 @@ _UNITS = {
     for name in names.split(",")
     for written in _plurals(name)
 }
+_MOST_DIGITS = 1000
 _QUANTITY = re.compile(r"([-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)\s*([A-Za-z]+)\.?")
 
 
@@ -45,7 +46,7 @@ def other_unit(reference: str, answer: str) -> bool:
 def _quantity(text: str) -> tuple[Fraction, int, int] | None:
     """Value, kind and unit of a text that is no more than these."""
     match = _QUANTITY.fullmatch(" ".join(plain(text).replace("\u2212", "-").split()))
-    if match is None:
+    if match is None or len(match[1]) > _MOST_DIGITS:
         return None
     found = _UNITS.get(match[2]) or (_UNITS.get(match[2].lower()) if len(match[2]) > 3 else None)
     return None if found is None else (Fraction(match[1].replace(",", "")), *found)

@@ -98,6 +98,16 @@ def test_boxes(response, answer):
         ("\r\nAnswer:\r\n5\r\nmore", "5"),
         ("İ Answer: 5", "5"),
         ("Answers: 2 and 3", "2 and 3"),
+        ("\u7b54\u6848\uff1a5", "5"),  # Chinese, which sets no spaces
+        ("\u56e0\u6b64\uff0c\u6700\u7ec8\u7b54\u6848\u662f **5**\u3002", "5"),
+        ("\u7b54\u6848\u4e3a: 5", "5"),
+        ("\u7b54\u6848\u662f4\u3002\nAnswer: 5", "5"),
+        ("<answer>5</answer>", "5"),
+        ("<ANSWER>The answer is 5.</ANSWER>", "5"),
+        ("<think>6?</think>\n<answer>\n**5**\n</answer>", "5"),
+        ("<answer>4</answer> no: <answer>5</answer>. The answer is above.", "5"),
+        ("<answer>First we add two and three, which makes five. The answer is 5</answer>", "5"),
+        ("Put it in <answer></answer>. The answer is 5.", "5"),
         ("Student Answer\uff1a 5", "5"),
         ("### Final Answer\n\n<final_answer>1</final_answer>", "1"),
         ("Answer: <answer> (2, 3) </answer>.", "(2, 3)"),
@@ -131,6 +141,8 @@ def test_markers(response, answer):
         "The final answer is $\\boxed{12",  # cut off
         "Final Answer:\n\\[\n\\boxed{\n12",
         "Answer: 12, that is \\fbox{1",
+        "<answer></answer>",
+        "<answer>\\boxed{5</answer>",
     ],
 )
 def test_no_answer(response):
@@ -229,6 +241,9 @@ HOSTILE = {
     "end tokens, more": "answer: " + "</s>" * 250_000 + "5",
     "thoughts": "<think>" * 140_000,
     "thoughts closed": "</think>" * 125_000,
+    "opened tags": "<answer>" * 125_000 + "</answer>",
+    "closed tags": "<answer>" + "</answer>" * 125_000,
+    "chinese": "\u7b54\u6848\u662f" * 300_000,
     "hashes": "#\n" * 500_000 + "final answer",
     "spaces before": " " * 10**6 + "final answer\n5",
 }

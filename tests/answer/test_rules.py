@@ -275,6 +275,10 @@ def test_a_yes_is_believed_of_equal_numbers_and_of_expressions_alike(reference, 
     assert maths_can_tell("q?", reference, answer)
 
 
+def test_a_number_that_python_does_not_read_is_not_believed():
+    assert not maths_can_tell("q?", "5", "5." + "0" * 5000) and not maths_can_tell("q?", "5 or 6", "9" * 5000 + " or 6")
+
+
 @pytest.mark.parametrize("answer", [r"3,\!251", r"3,\!25", r"3,\! 250", r"3{,}2500", r"(3,\!250)", r"3,\!250,\!0"])
 def test_only_thousands_separators_are_read_away(answer):
     assert not maths_can_tell("q?", "3250", answer)

@@ -48,6 +48,10 @@ def test_what_may_be_right_is_left_to_others(reference, answer):
     assert not other_unit(reference, answer) and not other_unit(answer, reference)
 
 
+def test_a_number_that_python_does_not_read_is_left_to_others():
+    assert not other_unit("5 cm", "9" * 5000 + " m") and not other_unit("5 cm", "5." + "0" * 5000 + " m")
+
+
 @given(st.text(alphabet="0123456789., -cmhKs\\$%{}"), st.text())
 def test_no_text_hurts_it_and_none_differs_from_itself(text, other):
     assert not other_unit(text, text)
