@@ -23,13 +23,14 @@ ROOT = Path(__file__).parents[2]
 POLICY = ROOT / "grhpc" / "data" / "tiny_models" / "policy"
 
 
-def evaluate(folder: Path, name: str, tasks: int) -> RunDir:
+def evaluate(folder: Path, name: str, tasks: int, batching: str) -> RunDir:
     """`submit.py evaluate` of the tiny policy on SLURM: the twelve benchmarks in their true formats, and its own."""
     sources = ", ".join(f"{benchmark}: {place}" for benchmark, place in SOURCES.items())
     chosen = {
         "run.name": name,
         "run.dir": folder,
         "benchmarks": f"[tiny, {', '.join(SOURCES)}]",
+        "batching": batching,
         "data.prepared": folder / "prepared",
         "data.sources": f"{{{sources}}}",
         "data.max_prompt_tokens": 900,
@@ -53,7 +54,7 @@ def wait_for_end(run: RunDir) -> None:
 
 @pytest.mark.timeout(6 * END_S)
 def test_three_tasks_of_which_one_is_killed_and_one_requeued(slurm_cluster: Lab, folder: Path) -> None:
-    storm = evaluate(folder, "storm", tasks=3)
+    storm = evaluate(folder, "storm", tasks=3, batching="continuous")
     until("the first shards", lambda: len(shards(storm)) >= 2, END_S)
     job = storm_job(storm)
     kill(storm, "evaluate", task=0)
@@ -64,15 +65,17 @@ def test_three_tasks_of_which_one_is_killed_and_one_requeued(slurm_cluster: Lab,
     until("the tasks to end", lambda: {j["state"] for j in status(storm)["jobs"]} == {"COMPLETED"}, 120)
     restarted = {j["job_id"] for j in status(storm)["jobs"] if j["restarts"]}  # perhaps after the end
     assert f"{job}_1" in restarted, "it came back"
-    calm = evaluate(folder, "calm", tasks=1)
+    calm = evaluate(folder, "calm", tasks=1, batching="alone")
     wait_for_end(calm)
-    # Totals are exact, and the bytes those of an undisturbed task that did everything by itself.
+    # Totals are exact, and the bytes those of an undisturbed task that did one shard after the other by itself.
     rows = pq.read_table(storm.samples_path, columns=["benchmark", "index", "sample", "num_samples"]).to_pylist()
     places = [(row["benchmark"], row["index"], row["sample"]) for row in rows]
     assert len(set(places)) == len(places) == total(storm)
     assert {row["benchmark"] for row in rows} == {"tiny", *SOURCES}
     assert storm.samples_path.read_bytes() == calm.samples_path.read_bytes()
-    assert storm.summary_path.read_bytes() == calm.summary_path.read_bytes()
+    summaries = [json.loads(run.summary_path.read_text()) for run in (storm, calm)]
+    assert [summary["config"].pop("batching") for summary in summaries] == ["continuous", "alone"]
+    assert summaries[0] == summaries[1]
     counts = json.loads(submit("status", str(storm.root), "--json"))["queues"]
     assert counts["questions"] == counts["samples"] == {"ready": 0, "leased": 0, "failed": 0}
     assert "storm is finished" in submit("evaluate", str(POLICY), str(storm.config_path))
