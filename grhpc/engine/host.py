@@ -11,7 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from grhpc.config import EngineConfig
+from grhpc.engine.snapshot import loadable
 from grhpc.engine.vllm import Completion, Request, VllmEngine
+from grhpc.engine.vllm_start import as_engine_error
 from grhpc.engine.watchdog import Watchdog
 
 STALLED = 76  # the exit code of a process that ends itself because its engine hangs
@@ -116,4 +118,10 @@ def engine_starter(
     model: str, dtype: str, settings: EngineConfig, max_model_tokens: int, seed: int
 ) -> Callable[[], VllmEngine]:
     """What EngineHost needs to start a vLLM engine with these settings."""
-    return lambda: VllmEngine(model, dtype=dtype, settings=settings, max_model_tokens=max_model_tokens, seed=seed)
+
+    def start() -> VllmEngine:
+        with as_engine_error(f"vLLM did not start with {model}"):
+            path = loadable(model)
+        return VllmEngine(path, dtype=dtype, settings=settings, max_model_tokens=max_model_tokens, seed=seed)
+
+    return start

@@ -5,6 +5,7 @@ Does not know: templates. Invariant: nothing is downloaded for a model that is a
 
 from typing import Any
 
+from grhpc.engine.snapshot import tokenizer_folder
 from grhpc.errors import DataError
 
 
@@ -13,7 +14,7 @@ def load_tokenizer(model: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(model)
+        return AutoTokenizer.from_pretrained(tokenizer_folder(model))
     except (OSError, ValueError) as error:
         problem = f"{model} has no tokenizer that can be loaded: {error}"
         raise DataError(problem, "name a model folder with tokenizer.json, or a Hub id") from None

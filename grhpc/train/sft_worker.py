@@ -16,6 +16,7 @@ from typing import Any
 from grhpc.answer.judge import load_template
 from grhpc.data.manifest import read_manifest
 from grhpc.data.prepare import digest_of
+from grhpc.engine.snapshot import model_folder
 from grhpc.errors import ConfigError, DataError
 from grhpc.lifetime import Lifetime
 from grhpc.records import HELDOUT, TRAIN
@@ -25,7 +26,6 @@ from grhpc.store.rundir import RunDir
 from grhpc.train.keeper import Keeper, Saver
 from grhpc.train.packing import Row, RowStream, digest, pack
 from grhpc.train.sft_data import load_examples
-from grhpc.train.snapshot import model_folder
 from grhpc.train.tuner import Tuner
 
 TEMPLATE = "template.txt"  # beside the model: what its judge is to be asked with

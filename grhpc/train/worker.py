@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from grhpc.engine.snapshot import model_folder
 from grhpc.errors import ConfigError
 from grhpc.grpo.batch import build_batch
 from grhpc.lifetime import Lifetime
@@ -20,7 +21,6 @@ from grhpc.store.recorded import read_batch
 from grhpc.store.rundir import RunDir
 from grhpc.train.chief import STOP, WAIT, Chief
 from grhpc.train.keeper import Saver
-from grhpc.train.snapshot import model_folder
 from grhpc.train.step import Trainer
 
 
