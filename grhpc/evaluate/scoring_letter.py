@@ -4,20 +4,22 @@ Does not know: gold answers, responses. Invariant: a letter is returned only whe
 could mean two, or none, is None, and nothing is guessed.
 """
 
+import functools
 import re
 import unicodedata
 from collections.abc import Sequence
 
 from grhpc.answer.rules import exact, plain
 from grhpc.evaluate.prompts import LETTERS
+from grhpc.evaluate.scoring_arithmetic import Real
+from grhpc.evaluate.scoring_layout import without_alphabets, without_fonts
+from grhpc.evaluate.scoring_number import read_number
 
-_FONT = re.compile(
-    r"\\(?:text|textbf|textit|textrm|texttt|textsf|mathrm|mathbf|mathit|mathsf|mathtt|boldsymbol|underline|emph|bf|rm"
-    r"|fbox|boxed)\s*\{([^{}]*)\}"
-)
-_EDGES = " \t\r\n*_`'\"$.,;:!~\u3002\u201c\u201d\u2018\u2019"
+_SPACE = re.compile(r"\\q?quad(?![A-Za-z])|\\+(?=\s|\Z)|(?<=[\w)}])~(?=[\w\\])")
+_EDGES = " \t\r\n*_`'\"$.,;:!\u3002\u201c\u201d\u2018\u2019"
+_FULL_WIDTH = str.maketrans("\u3010\u3011\u3001", "[],")
 _WORD = re.compile(r"[A-Za-z][A-Za-z']*|\S")
-_ALONE = re.compile(r"[(\[{<]?\s*([A-Za-z])\s*[)\]}>]?")
+_ALONE = re.compile(r"(?:(?:option|choice|answer|letter)\s*[:=]\s*)?[(\[{<]?\s*([A-Z])\s*[)\]}>]?", re.IGNORECASE)
 _REPEATED = re.compile(r"\b(?:([A-HJ-Z])\1{2,}|(I)I{4,})\b")  # "DDDDD"; up to IIII is a Roman number
 _BEFORE = r"(?:(?:options?|choices?|answers?|letters?)\s*:?\s*)?"
 _DASH = r"[\u2013\u2014-](?=\s)"
@@ -31,10 +33,16 @@ _TEXT_THEN_LETTER = re.compile(
     re.DOTALL | re.IGNORECASE,
 )
 _LETTER_IN_FRONT = re.compile(r"(?P<open>[A-Z])\s*\((?P<text>.*)\)", re.DOTALL)
+_FUNCTION = re.compile(r"\\[A-Za-z]+|[A-Za-z]")
+_LETTER_AND_WORDS = re.compile(r"(?P<open>[A-Z]) \((?P<text>[^()]*(?<![\\\w])[^\W\d_]{3,}[^()]*)\)")
+_ARROW = r"[=-]?>|\u2192|\u21d2|\\(?:long)?(?:right|Right)arrow(?![A-Za-z])|\\to(?![A-Za-z])"
+_TO_TEXT = re.compile(rf"(?P<open>[A-Z])\s*(?:{_ARROW}|/)\s*(?P<text>\S.*)", re.DOTALL)
+_TO_LETTER = re.compile(rf"(?P<text>.*\S)\s*(?:{_ARROW}|[,;:/]|[\u2013\u2014-](?=\s))\s*(?P<open>[A-Z])", re.DOTALL)
 _OTHER_LETTER = re.compile(
-    r"[(\[]([A-Z])[)\]]|(?:^|\band|\bor|\bnor|\bbut|[,/&+;])\s*([A-Z])(?=\s*(?:$|[).:,;]|and\b|or\b|is\b))"
+    r"(?<![\w}\\])[(\[]([A-Z])[)\]]|(?:^|\band|\bor|\bnor|\bbut|[,/&+;])\s*([A-Z])(?=\s*(?:$|[().:,;]|and\b|or\b|is\b))"
     r"|\b(?:[Oo]ptions?|[Cc]hoices?)\s+([A-Z])\b"
 )
+_OTHER_OF_ANY_CASE = re.compile(_OTHER_LETTER.pattern, re.IGNORECASE)
 _ROMAN = re.compile(r"\b(?:II|III|IV|VI)\b")  # beside which I is a one
 _OPTION = re.compile(
     r"\b(?:option|choice)\s*:?\s*[(\[]?\s*([A-Z])(?![A-Za-z'])|(?<![\w}\\])[(\[]\s*([A-Z])\s*[)\]]", re.IGNORECASE
@@ -44,7 +52,7 @@ _DOUBT = re.compile(
     r"incorrect|false|untrue|invalid|impossible|implausible|unlikely|eliminat\w*|reject\w*|ruled?|avoid|rather than|"
     r"other than|instead of|unsure|uncertain|unclear|doubt\w*|maybe|perhaps|possibly|possible|might|could|may|either|"
     r"also|alternatively|otherwise|fails|lacks|contradicts|discard|dismiss|refute|disprove|worse)\b"
-    r"|n['\u2019]t\b|^or\b|\b(?:or|and|than|(?:opposite|contrary|reverse) (?:of|to))$",
+    r"|n['\u2019]t\b|[\u2716-\u2718\u274c]|^or\b|\b(?:or|and|than|(?:opposite|contrary|reverse) (?:of|to))$",
     re.IGNORECASE,
 )
 # What may stand between a letter and what is said of it: "(A) is definitely the wrong one", "A, however, fails".
@@ -69,7 +77,8 @@ _DENIED = re.compile(
     re.IGNORECASE,
 )
 _AMONG = re.compile(r"\b(?:and|or)\b", re.IGNORECASE)
-_CHINESE = re.compile("(?:因此|所以|正确|最终|答案|选项|应该|选择|选|是|为)+")
+_CHINESE = re.compile("(?:因此|所以|故|正确|最终|答案|选项|应该|应|选择|选|是|为|项)+")
+_TICKED = re.compile("\\\\checkmark(?![A-Za-z])|[\u2611\u2705\u2713\u2714]\ufe0f?")
 _AND_WHY = re.compile(
     r"(?<=\S)\s*(?:[,;.\u2014]\s*)?\b(?:(?:because|since|as(?! well| an alternative)|due to|given that|rather than"
     r"|instead of)\b|not (?=(?:(?:option|choice) )?[(\[]?[A-Z]\b(?! ))).*",
@@ -78,7 +87,7 @@ _AND_WHY = re.compile(
 _FILLERS = frozenset(
     """therefore thus so hence i think believe choose pick select guess would say go with it it's its is the that that's
     correct final best right true most likely appropriate accurate answer option choice letter one statement be must
-    should definitely probably my clearly in box""".split()
+    should definitely probably my clearly in box indeed just simply""".split()
 )
 # What may follow "option C" where that is the answer; another predicate may deny it: "Option A misses the point".
 _HOLDS = frozenset("holds fits works applies matches follows stands here only and".split())
@@ -87,6 +96,8 @@ _DESCRIBES = re.compile(
 )
 _LONG_WORD = re.compile(r"[^\W\d_]{4,}")
 _DEEPEST_LAYOUT = 5
+_EQUATION = re.compile(r"[=\u2248]|\\(?:approx|sim)")
+_REMEMBERED = 512  # texts, most of them options
 _LONGEST = 2000  # characters: what is longer is no final answer
 
 
@@ -94,13 +105,17 @@ def read_letter(text: str, options: Sequence[str]) -> str | None:
     """The letter of the one option that `text` names, the first being A; None where it names none, or several."""
     if len(text) > _LONGEST:
         return None
+    return _read(text, options) or _read(without_alphabets(text), options)  # \\mathcal{B} may be an option's text
+
+
+def _read(text: str, options: Sequence[str]) -> str | None:
     whole = _bare(text)
     said = _AND_WHY.sub("", whole, count=1).strip(_EDGES)
     for form in dict.fromkeys((whole, said)):  # the text of an option may itself say why
         letter = _quoted(form, options)
         if letter is not None:
             return letter or None
-    for pattern in (_LETTER_THEN_TEXT, _TEXT_THEN_LETTER):
+    for pattern in (_LETTER_THEN_TEXT, _TEXT_THEN_LETTER, _LETTER_AND_WORDS):
         match = pattern.fullmatch(said)
         if match is not None and (letter := _beside(match, options)) is not None:
             return letter
@@ -111,14 +126,15 @@ def read_letter(text: str, options: Sequence[str]) -> str | None:
     )
 
 
+@functools.lru_cache(_REMEMBERED)
 def _bare(text: str) -> str:
-    """Without layout: LaTeX's fonts and signs, Markdown's emphasis, full-width forms."""
-    text = unicodedata.normalize("NFKC", text).replace("\u3010", "[").replace("\u3011", "]")
+    """Without layout: LaTeX's fonts and signs, Markdown's emphasis, full-width forms, ticks."""
+    text = unicodedata.normalize("NFKC", _TICKED.sub(" ", text)).translate(_FULL_WIDTH)
     for _ in range(_DEEPEST_LAYOUT):
-        text = plain(_FONT.sub(r" \1 ", text))
+        text = plain(without_fonts(_SPACE.sub(" ", text)))
     return (
         " ".join(re.sub(r"\*\*|__|`", " ", _CHINESE.sub(" ", text)).split())
-        .lstrip(_EDGES.replace(".", ""))
+        .lstrip(_EDGES.translate({ord("."): None, ord("!"): None}))
         .rstrip(_EDGES)
     )
 
@@ -141,10 +157,14 @@ def _quoted(said: str, options: Sequence[str]) -> str | None:
         return letter
     if named := _named(said, options):
         return named[0] if len(named) == 1 else ""
-    for pattern in (_LETTER_IN_FRONT, _LETTER_THEN_TEXT, _TEXT_THEN_LETTER):
+    for pattern in (_LETTER_IN_FRONT, _LETTER_THEN_TEXT, _TEXT_THEN_LETTER, _TO_TEXT, _TO_LETTER):
         match = pattern.fullmatch(said)
-        if match is not None and (named := _named(_bare(match["text"]), options)):
-            letter = _letter_of(match)
+        if match is None:
+            continue
+        letter, text = _letter_of(match), _bare(match["text"])
+        if match.groupdict().get("gap") and len(with_unit := _named(f"{text} {match['closed']}", options)) == 1:
+            return with_unit[0]  # of "10 (J)" the 10 J
+        if named := _named(text, options):
             if letter not in named and match.groupdict().get("is") and len(named) == 1:  # of "F = 10 N" the 10 N
                 return named[0]
             return letter if letter in named else ""
@@ -152,7 +172,15 @@ def _quoted(said: str, options: Sequence[str]) -> str | None:
 
 
 def _named(text: str, options: Sequence[str]) -> list[str]:
-    return [LETTERS[i] for i, option in enumerate(options) if _same(option, text)]
+    """The letters of the options with this text, or else of those that are the same number: .5 is 1/2."""
+    named = [LETTERS[i] for i, option in enumerate(options) if _same(option, text)]
+    number = None if named or _EQUATION.search(text) else _number(text)
+    return named if number is None else [LETTERS[i] for i, option in enumerate(options) if _number(option) == number]
+
+
+@functools.lru_cache(_REMEMBERED)
+def _number(text: str) -> Real | None:
+    return None if "%" in text else read_number(_bare(text), unit=False)
 
 
 def _letter_of(match: re.Match[str]) -> str:
@@ -166,8 +194,10 @@ def _beside(match: re.Match[str], options: Sequence[str]) -> str | None:
     letter, text, groups = _letter_of(match), _bare(match["text"]), match.groupdict()
     if letter not in LETTERS[: len(options)] or groups.get("is") or groups.get("gap") == "":
         return None
+    if "gap" in groups and _FUNCTION.fullmatch(text):
+        return None
     others = {other for part in _AMONG.split(text) for other in _named(part.strip(_EDGES), options)} - {letter}
-    if others or _other_letters(text, letter, len(options)):
+    if others or _other_letters(text, groups.get("closed") or groups["open"], len(options)):
         return None
     option = options[LETTERS.index(letter)]
     of_it = text if "gap" in groups else _said_of_it(text, _bare(option))
@@ -176,9 +206,10 @@ def _beside(match: re.Match[str], options: Sequence[str]) -> str | None:
 
 def _other_letters(text: str, letter: str, num_options: int) -> bool:
     """Whether another option is spoken of by its letter, and not only to say that it is wrong."""
+    pattern = _OTHER_OF_ANY_CASE if letter.islower() else _OTHER_LETTER
     for sentence in re.split(r"[.;!?]\s", text):
-        found = {(match[1] or match[2] or match[3]).upper() for match in _OTHER_LETTER.finditer(sentence)}
-        found &= set(LETTERS[:num_options]) - {letter} - ({"I"} if _ROMAN.search(text) else set())
+        found = {(match[1] or match[2] or match[3]).upper() for match in pattern.finditer(sentence)}
+        found &= set(LETTERS[:num_options]) - {letter.upper()} - ({"I"} if _ROMAN.search(text) else set())
         if found and (_DENIED.search(sentence) is None or _JOINS.match(sentence)):
             return True
     return False
@@ -199,14 +230,16 @@ def _doubted(text: str, option: str) -> bool:
     """Whether a word of doubt stands in the text, and not only because it quotes the option, whose word it is."""
     doubts, told = ({match.lower() for match in _DOUBT.findall(t)} for t in (text, _bare(option)))
     shared = set(_LONG_WORD.findall(text.lower())) & set(_LONG_WORD.findall(_bare(option).lower()))
-    return bool(doubts) and not (doubts <= told and any(not _DOUBT.fullmatch(word) for word in shared))
+    own = any(word in ("none", "neither") or not _DOUBT.fullmatch(word) for word in shared)
+    return bool(doubts) and not (doubts <= told and own)
 
 
 def _only_option(said: str, options: Sequence[str]) -> str | None:
     """The letter of "... option C ...", where no other is spoken of and nothing is denied or doubted."""
-    letters = {(match[1] or match[2]).upper() for match in _OPTION.finditer(said)}
-    around = _OPTION.sub(" ", said).strip(_EDGES)
-    if len(letters) != 1 or _OTHER_LETTER.search(around) or _DOUBT.search(around):
+    written = "".join(match[1] or match[2] for match in _OPTION.finditer(said))
+    letters, around = set(written.upper()), _OPTION.sub(" ", said).strip(_EDGES)
+    other = _OTHER_LETTER if written.isupper() else _OTHER_OF_ANY_CASE
+    if len(letters) != 1 or other.search(around) or _DOUBT.search(around) or _FUNCTION.fullmatch(around):
         return None
     after = said[[match.end() for match in _OPTION.finditer(said)][-1] :]
     if set(re.findall(r"[a-z']+", after.lower())) - _FILLERS - _HOLDS and not _DESCRIBES.match(after):
@@ -222,7 +255,7 @@ def _among_fillers(said: str, num_options: int) -> str | None:
     letters = []
     for at, word in enumerate(words):
         following = words[at + 1].lower() if at + 1 < len(words) else ""
-        if word in ("A", "I") and re.fullmatch(r"(?!is$)[a-z]{2,}", following):  # an article, a pronoun
+        if word in ("A", "I") and re.fullmatch(r"(?!(?:is|with)$)[a-z]{2,}", following):  # an article, a pronoun
             continue
         if len(word) == 1 and word.isalpha():
             letters.append(word)

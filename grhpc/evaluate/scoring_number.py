@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from grhpc.evaluate.scoring_arithmetic import Real, evaluate, size
+from grhpc.evaluate.scoring_layout import without_fonts
 
 _LONGEST = 200  # characters
 _RAISED = str.maketrans("\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207b", "0123456789-")
@@ -46,7 +47,6 @@ _REPLACED = (
     ("\u00a5", " "),
 )
 _SPACING = re.compile(r"\\[,;:! ]|\\q?quad|\\[()\[\]]|~")
-_WRAPPED = re.compile(r"\\(?:text|mathrm|textrm|operatorname|mathbf|mbox|rm)\s*\{([^{}]*)\}")
 _TIMES = re.compile(r"(?<=\d) ?[xX] ?(?=10\s*\^)")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))|(?<=\d) (?=\d{3}(?!\d))")
 _APPROX = r"\u2248|\\approx|\\simeq|\\sim(?![a-z])"
@@ -175,7 +175,7 @@ def _last_place(text: str, value: Real, rounded: bool) -> Real:
 def read_numbers(text: str) -> list[Real] | None:
     """The numbers of a list, in brackets or not; None where one of them is not a number."""
     text = (
-        re.sub(r"\band\b|;", ",", _WRAPPED.sub(r" \1 ", text.replace("\\{", "[").replace("\\}", "]")))
+        re.sub(r"\band\b|;", ",", without_fonts(text.replace("\\{", "[").replace("\\}", "]")))
         .lstrip(" $")
         .rstrip(" .$")
     )
@@ -190,7 +190,7 @@ def split_outside(text: str) -> list[str]:
     parts, depth = [""], 0
     for character in text:
         depth += {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}.get(character, 0)
-        if character == "," and depth <= 0:
+        if character == "," and depth <= 0 and not parts[-1].endswith("\\"):  # "\\," is a space
             parts.append("")
         else:
             parts[-1] += character
@@ -211,4 +211,4 @@ def _cleaned(text: str) -> str:
     text = _SUPERSCRIPT.sub(lambda match: "^{" + match[0].translate(_RAISED) + "}", text)
     for written, plain in _REPLACED:
         text = text.replace(written, plain)
-    return _TIMES.sub("*", " ".join(_SPACING.sub(" ", _WRAPPED.sub(r" \1 ", text)).split()))
+    return _TIMES.sub("*", " ".join(_SPACING.sub(" ", without_fonts(text)).split()))

@@ -14,12 +14,14 @@ Does not know: responses, samples, deciders. Invariant: pure; what a rule cannot
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from fractions import Fraction
 
 from grhpc.answer.choice import options_of
 from grhpc.answer.rules import exact
 from grhpc.evaluate.scoring_arithmetic import Real, size
+from grhpc.evaluate.scoring_layout import without_fonts
 from grhpc.evaluate.scoring_letter import read_letter
 from grhpc.evaluate.scoring_number import Number, consistent, read_numbers, read_sides, split_outside
 
@@ -29,17 +31,22 @@ _RELATIVE = Fraction("1e-9")  # of a decimal, where that is more
 _SLACK = Fraction("1.01")  # a tolerance that is met but for the noise of floats
 _NOISE, _EXACT_BELOW = Fraction("1e-12"), 10**9  # of floats; beyond that they cannot tell a number from the next
 _NUMERAL = re.compile(r"[-+\u2212]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?")
-_YES, _NO = frozenset(("yes", "true", "correct")), frozenset(("no", "false", "incorrect", "not", "untrue"))
+_YES = frozenset(("yes", "true", "correct"))
+_NO = frozenset(("no", "false", "incorrect", "not", "untrue", "cannot", "never", "n't"))
 _VERDICT = re.compile(
     r"(?P<denied>(?:\b(?:not|never|cannot)|n['\u2019]t)\b(?:\s+\w+){0,2}?\s+)?"
     r"\b(?:(?P<yes>yes|true|correct)|false|incorrect|untrue|no(?=\W*\Z))\b"
 )
 _REASON = re.compile(r"\b(?:because|since|as|due to|given that)\b.*", re.DOTALL)
 _ALTERNATIVE = re.compile(r"(?:\b(?:or|but|and|rather|maybe|perhaps|wait|actually)\b|\s)+")
-_OPEN = re.compile(r"\b(?:whether|unknown|maybe|perhaps|possibly|might|may|could|depends|uncertain|unsure|unclear)\b")
-_DEEPEST_FONT = 4
+_OPEN = re.compile(
+    r"\b(?:whether|unknown|maybe|perhaps|possibly|might|may|could|depends|uncertain|unsure|unclear)\b"
+    r"|(?:\b(?:not|never|cannot)|n['\u2019]t)\s+(?:\w+\s+)?(?:sure|certain|clear|enough|known?|say|tell|decid\w*|determin\w*)\b"
+)
 _MOST_OPTIONS = 6  # TheoremQA's are (a) to (f)
-_FONT = re.compile(r"\\(?:text|texttt|textbf|mathrm|mathbf)\s*\{([^{}]*)\}")
+_MOST_ANSWERS = 100
+_SPACES = re.compile(r"(?:\\[,;:! ]|\\q?quad(?![a-z])|\s)+")
+_TWINS = str.maketrans("\uff08\uff09\uff3b\uff3d\uff0c\uff1a\u2018\u2019\u201c\u201d\u2212", "()[],:''\"\"-")
 _LEFT_SIDE = re.compile(
     r"(?!.*(?:\b(?:or|and|not)\b|\\n(?:ot|eq?)\b))([A-Za-z_\\][\w\\{}() ]{0,30}?)\s*(?:=|\\in(?![a-z]))\s*([^=]*)"
 )
@@ -49,7 +56,7 @@ _BBEH_PREFIX = re.compile(r"\A.*the (?:final )?answer is:?\s*", re.DOTALL)
 
 def same_numeral(gold: str, answer: str) -> bool | None:
     """Two plain numerals: 1,000 is 1000, 025 is 25, 36.0 is 36. Only integers can be told to differ."""
-    texts = [text.replace("{,}", ",").strip(" $").removesuffix(".") for text in (gold, answer)]
+    texts = [text.replace("{,}", ",").strip(" $*").removesuffix(".") for text in (gold, answer)]
     if not all(_NUMERAL.fullmatch(text) and len(text) < 100 for text in texts):
         return None
     wanted, given = (Fraction(text.replace(",", "").replace("\u2212", "-")) for text in texts)
@@ -81,6 +88,8 @@ def same_olympiad(gold: str, gold_type: str, answer: str) -> bool | None:
     """Every right answer once, in any order; numbers within the tolerance that `gold_type` names ("error 1e-1")."""
     several = "several" in gold_type
     wanted, given = (_items(text) if several else [text] for text in (gold, answer))
+    if len(given) > _MOST_ANSWERS * len(wanted):
+        return False
     stated = re.search(r"error ([\d.e+-]+)", gold_type)
     tolerance = Fraction(stated[1]) if stated else None
     if len(wanted) == len(given) and _all_matched(wanted, given, tolerance):
@@ -93,6 +102,10 @@ def same_bbeh(gold: str, answer: str) -> bool:
     """Equal but for case, emphasis, brackets, quotes, a question mark; (a) is a, 25 is 25.0."""
     wanted = gold.strip().lower().replace(", ", ",")
     given = _bbeh_answer(answer)
+    return _alike(wanted, given) or (bool(_plainly(wanted)) and _alike(_plainly(wanted), _plainly(given)))
+
+
+def _alike(wanted: str, given: str) -> bool:
     if wanted == given:
         return True
     for one, other in ((wanted, given), (given, wanted)):
@@ -110,9 +123,14 @@ def same_bbeh(gold: str, answer: str) -> bool:
 def _bbeh_answer(answer: str) -> str:
     text = _BBEH_PREFIX.sub("", answer.strip().lower()).strip()
     text = text.removeprefix("$").removesuffix("$") if text.startswith("$") and text.endswith("$") else text
-    for _ in range(_DEEPEST_FONT):
-        text = _FONT.sub(r"\1", text)
+    text = without_fonts(text).strip()
     return text.replace(", ", ",").replace("**", "").partition("\n")[0].strip().removesuffix(".")
+
+
+def _plainly(text: str) -> str:
+    """One line as it reads: spaces, quotes and dashes of every kind alike, and no quotes around it all."""
+    text = _SPACES.sub(" ", unicodedata.normalize("NFC", text).translate(_TWINS))
+    return re.sub(r" ?, ?", ",", text).strip('`"* ').removesuffix(".").strip()
 
 
 def _as_float(text: str) -> float | None:
@@ -138,7 +156,9 @@ def _read_bool(answer: str) -> bool | None:
             told += [bool(match["yes"]) != bool(match["denied"]) for match in verdicts]
     if told:
         return told[0] if len(set(told)) == 1 else None
-    words = set(re.findall(r"[a-z]+", text))
+    if _OPEN.search(text):
+        return None
+    words = set(re.findall(r"n't\b|[a-z]+?(?=n't\b|\b)", text.replace("\u2019", "'")))
     yes, no = bool(words & _YES), bool(words & _NO)
     return None if yes == no else yes
 

@@ -59,6 +59,7 @@ def test_a_response_without_a_final_answer_is_wrong_and_missing_for_every_scorer
         ("36", "36.0", 1.0),
         ("12000", "12,000", 1.0),
         ("10{,}000", "9999", 0.0),
+        ("42", "**42**", 1.0),
         ("113", "-113", 0.0),
         ("20.39", "20.4", None),  # a judge may allow the rounding
         ("18", "18 dollars", None),
@@ -126,6 +127,14 @@ def test_who_decided_is_recorded():
         ("True", "bool", "\\text{T}", 1.0),
         ("False", "bool", "F", 1.0),
         ("False", "bool", "T", 0.0),
+        ("True", "bool", "1", 0.0),  # a number, of something else
+        ("False", "bool", "0", 0.0),
+        ("False", "bool", "It doesn't", 1.0),
+        ("False", "bool", "It cannot", 1.0),
+        ("False", "bool", "Not sure", 0.0),
+        ("False", "bool", "I don't know", 0.0),
+        ("True", "bool", "I am not sure it is true", 0.0),
+        ("False", "bool", "It cannot be determined", 0.0),
         ("False", "bool", "False, since not all are true", 1.0),
         ("False", "bool", "\\text{False, as not all are correct}", 1.0),
         ("False", "bool", "Not true", 1.0),
@@ -144,8 +153,14 @@ def test_who_decided_is_recorded():
         ("(b)", "option", "(B)", 1.0),
         ("(b)", "option", "4", 1.0),
         ("(b)", "option", "(a) and (b)", 0.0),
+        ("(b)", "option", "(b), (c)", 0.0),
+        ("(b)", "option", "\\rm b", 1.0),
+        ("1.5", "float", "\\bf 1.5", 1.0),
+        ("1.5", "float", "1.5\\,\\mathrm{kg\\,m\\,s^{-1}}", 1.0),
         ("[3, -3]", "list of integer", "[-3, 3]", 1.0),  # TheoremQA sorts
         ("[3, -3]", "list of integer", "3 and -3", 1.0),
+        ("[3, -3]", "list of integer", "\\left(3,\\,-3\\right)", 1.0),
+        ("[3, -3]", "list of integer", "\\textbf{[3, -3]}", 1.0),
         ("[3, -3]", "list of integer", "[3, -3, 0]", 0.0),
         ("[3, -3]", "list of integer", "\\{3, -3\\}", 1.0),
         ("[51.2, 78.15, 125.0]", "list of integer", "(51, 78, 125)", 1.0),  # so it stands in the data
@@ -167,6 +182,8 @@ def test_theoremqa_compares_by_type(gold, kind, answer, expected):
         ("$0.5$,$2$", "Numerical, several", ".5, 2.", 1.0),
         ("$5$,$2$", "Numerical, several", ".5, 2", 0.0),
         ("$2$,$-2$", "Numerical, several", "2, 2", 0.0),
+        ("$2$,$-2$", "Numerical, several", "2,\\,-2", 1.0),
+        ("$2$,$-2$", "Numerical, several", "2, -2, x" + ", 3" * 200, 0.0),
         ("$(1,1), (3,2)$", "Tuple, several", "(3, 2), (1, 1)", 1.0),
         ("$(1,1), (3,2)$", "Tuple, several", "(2, 3), (1, 1)", None),
         ("$f(x)=x$,$f(x)=2-x$", "Expression, several", "f(x)=2-x, f(x)=x", 1.0),
@@ -248,6 +265,18 @@ def test_olympiadbench_compares_several_answers_with_the_rows_tolerance(gold, ki
         ("disproved", "\\boxed{proved}", 0.0),
         ("unknown", "\\boxed{$unknown$}", 1.0),
         ("75, 1", "\\boxed{75}", 0.0),
+        ("(B)", "\\boxed{\\rm B}", 1.0),
+        ("(B)", "\\boxed{\\textit{B}}", 1.0),
+        ("(B)", "\\boxed{（B）}", 1.0),
+        ("(B)", "\\boxed{`B`}", 1.0),
+        ("(B)", "\\boxed{(B) the pen}", 0.0),  # as theirs
+        ("yes, no, unknown", "\\boxed{yes,\\ no , unknown}", 1.0),
+        ("1, 2, 3", "\\boxed{1,\\, 2,\\, 3}", 1.0),
+        ("1234", "\\boxed{1,234}", 0.0),  # as theirs: it may be a list
+        ("-3", "\\boxed{\u22123}", 1.0),
+        ("don't", "\\boxed{don\u2019t}", 1.0),
+        ("new york", "\\boxed{New\\ York}", 1.0),
+        ("*", '\\boxed{"}', 0.0),
     ],
 )
 def test_bbeh_compares_as_its_authors_do(gold, response, expected):
@@ -411,6 +440,35 @@ def test_the_right_answer_is_right_in_every_dress(name, dress):
     for q in questions(name):
         response = "<think>Maybe \\boxed{5}?</think>\n" + dress % q.gold
         assert graded(scorer, q.gold, response, q.gold_type, q.question, q.options).score == 1.0, q.gold
+
+
+HOSTILE = [
+    "1,",
+    "1,000,",
+    "(",
+    "{",
+    "$",
+    " ",
+    "\\text{",
+    "\\rm ",
+    "\\boxed{a}",
+    "a=",
+    "a, ",
+    "not ",
+    "(A) ",
+    "A, ",
+    "9",
+]
+
+
+@pytest.mark.parametrize("scorer", SCORERS)
+@pytest.mark.timeout(60)
+def test_a_long_hostile_answer_is_scored_soon(scorer):
+    for unit in HOSTILE:
+        for kind in ("", "float", "list of integer", "option", "bool", "Numerical, several"):
+            answer = (unit * 32_000)[:32_000]
+            result = graded(scorer, "$1$,$2$", f"\\boxed{{{answer}}} Answer: {answer}", kind, options=["5", "6"])
+            assert result.score in (None, 0.0, 1.0)
 
 
 def test_a_list_is_read_only_where_every_item_is_a_number():
