@@ -17,7 +17,7 @@ import yaml
 
 from grhpc.config import Config
 from grhpc.errors import ConfigError
-from grhpc.eval_config import BATCHING, EvalConfig
+from grhpc.eval_config import BATCHING, INVARIANT, EvalConfig
 from grhpc.kinds import KINDS, Settings, Training
 from grhpc.ranges import EVAL_RANGES, RANGES, SFT_RANGES, outside
 from grhpc.sft_config import SftConfig
@@ -195,6 +195,10 @@ def _check_eval(c: EvalConfig) -> list[Problem]:
         problems.append(("benchmarks is empty", "name one at least, e.g. benchmarks: [math500]"))
     if len(set(c.benchmarks)) < len(c.benchmarks):
         problems.append(("benchmarks names one twice", "name each once"))
+    task = c.cluster.evaluate
+    if c.batching == INVARIANT and not (task.gpus_per_node or task.gres or task.extra):
+        what = "batching is invariant, but cluster.evaluate asks for no GPU, and vLLM on CPUs is not batch-invariant"
+        problems.append((what, "set cluster.evaluate.gpus_per_node, or batching to alone or continuous"))
     if "" in (c.sample.stop or ()):
         problems.append(("sample.stop holds an empty string, which ends every response", "write [] for none"))
     need, held = c.data.max_prompt_tokens + c.sample.max_response_tokens, c.sample.engine.max_model_tokens

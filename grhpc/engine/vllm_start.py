@@ -30,7 +30,10 @@ def require_batch_invariance() -> None:
 
     Raises ConfigError where vLLM cannot, or where a person has forbidden it."""
     if not _has_gpu():
-        raise ConfigError("vLLM's kernels for CPUs are not batch-invariant", "set batching to alone, or to continuous")
+        raise ConfigError(
+            "batching is invariant, but here is no GPU, and vLLM on CPUs is not batch-invariant",
+            "see why the task sees none; or make the evaluation anew, with batching alone or continuous",
+        )
     if os.environ.setdefault(_INVARIANT, "1") != "1":
         raise ConfigError(f"batching is invariant, but {_INVARIANT} is {os.environ[_INVARIANT]}", f"unset {_INVARIANT}")
     # CUDA graphs without torch.compile, which picks kernels by timing them: two tasks may time otherwise.

@@ -8,6 +8,8 @@ import pytest
 from eval_bench import Scripted, Task, configured, make_evaluation, result
 from random_models import random_model
 
+from grhpc.config import RoleConfig
+from grhpc.config_file import check
 from grhpc.engine.vllm_start import require_batch_invariance
 from grhpc.errors import ConfigError, EngineError
 from grhpc.evaluate import worker as evaluate_worker
@@ -185,9 +187,20 @@ def test_a_shard_that_was_delivered_by_a_task_taken_for_dead_is_not_asked_again_
     assert set(asked).isdisjoint(sample.index for sample in samples)
 
 
+@pytest.mark.parametrize("task", [RoleConfig(), RoleConfig(gpus_per_node=1), RoleConfig(gres="gpu:h100:1")])
+def test_batch_invariance_without_a_gpu_is_refused_before_anything_is_made(tmp_path, task):
+    config = configured(tmp_path, "tiny")
+    config = replace(config, batching="invariant", cluster=replace(config.cluster, evaluate=task))
+    if task == RoleConfig():
+        with pytest.raises(ConfigError, match=r"cluster\.evaluate asks for no GPU"):
+            check(config)
+    else:
+        check(config)
+
+
 def test_batch_invariance_is_refused_where_there_is_none(tmp_path, monkeypatch):
     run, _ = scripted(tmp_path, "invariant")
-    with pytest.raises(ConfigError, match="kernels for CPUs are not batch-invariant"):
+    with pytest.raises(ConfigError, match="here is no GPU, and vLLM on CPUs is not batch-invariant"):
         evaluate_worker.main(run.root, Lifetime(job="local-1"))
     assert "VLLM_BATCH_INVARIANT" not in os.environ
 
