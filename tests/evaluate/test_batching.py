@@ -199,7 +199,9 @@ def test_batch_invariance_without_a_gpu_is_refused_before_anything_is_made(tmp_p
 
 
 def test_batch_invariance_is_refused_where_there_is_none(tmp_path, monkeypatch):
-    run, _ = scripted(tmp_path, "invariant")
+    config = configured(tmp_path, "tiny")
+    cluster = replace(config.cluster, evaluate=RoleConfig(gpus_per_node=1))  # which it did not get
+    run = make_evaluation(tmp_path, replace(config, batching="invariant", cluster=cluster))
     with pytest.raises(ConfigError, match="here is no GPU, and vLLM on CPUs is not batch-invariant"):
         evaluate_worker.main(run.root, Lifetime(job="local-1"))
     assert "VLLM_BATCH_INVARIANT" not in os.environ
