@@ -1,4 +1,4 @@
-"""What can be refused before anything is made: models, parallel sizes, prepared data that lack what is asked of them.
+"""What can be refused before anything is made: models, parallel sizes, GPUs, prepared data that lack what is asked.
 
 Does not know: how a run is made or launched. Invariant: writes nothing.
 """
@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from grhpc.cluster.plan import gpus_a_job
+from grhpc.cluster.sbatch import role_config
 from grhpc.config import Config
 from grhpc.data import hub
 from grhpc.data.manifest import read_manifest
@@ -22,6 +24,7 @@ ARCHITECTURES = ("Qwen2ForCausalLM", "Qwen3ForCausalLM")  # what train/ can map 
 
 def check(config: Settings) -> None:
     """Raise ConfigError or DataError for the first thing that cannot work."""
+    _check_gpus(config)
     if isinstance(config, SftConfig):
         _check_trained(model_config(config.model.model, "model.model"), "model.model", config)
     elif isinstance(config, EvalConfig):
@@ -54,6 +57,30 @@ def few_heldout(config: Settings) -> str:
         )
     few = f"held-out: all {there} prompts that there are, fewer than evaluate.heldout_prompts, which is {wanted}"
     return few if there < wanted else ""
+
+
+def _check_gpus(config: Settings) -> None:
+    """A rank without a GPU of its own, or an engine with too few, would say so only after its time in the queue."""
+    for role in config.roles:
+        asked, each = role_config(config, role), _gpus_a_task(config, role)
+        have, needed = gpus_a_job(asked) // asked.nodes, asked.tasks_per_node * each
+        if have and have < needed and not any(key.startswith(("gpu", "gres", "tres")) for key in asked.extra):
+            raise ConfigError(
+                f"the {role} role has {have} GPU{'s' * (have > 1)} a node, and needs {needed}: "
+                f"tasks_per_node {asked.tasks_per_node}, each with {each}",
+                "raise gpus_per_node (or gres) in its section of cluster, or lower tasks_per_node or tensor_parallel",
+            )
+
+
+def _gpus_a_task(config: Settings, role: str) -> int:
+    """A rank trains on one; of the engines that a task may start, one lives at a time."""
+    if isinstance(config, SftConfig) or role == "train":
+        return 1
+    asks_engine = config.verify.asks_a_model and not config.verifier.endpoint.url
+    judge = config.verify.engine.tensor_parallel if asks_engine else 0
+    if isinstance(config, EvalConfig):
+        return max(judge, 0 if config.sample.endpoint.url else config.sample.engine.tensor_parallel)
+    return config.rollout.engine.tensor_parallel if role == "rollout" else judge
 
 
 def _check_evaluated(config: EvalConfig) -> None:
