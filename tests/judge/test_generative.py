@@ -179,7 +179,7 @@ def test_a_judge_that_holds_less_than_the_settings_allow_is_refused(tokenizer):
     def of(**engine):
         verifier = VerifierConfig(str(SHIPPED), "float32", max_new_tokens=500, max_input_tokens=525)
         verify = VerifyConfig(engine=EngineConfig(**engine))
-        return Config(RunConfig("r"), ModelConfig("m"), verifier, DataConfig("p"), TrainConfig(1), verify=verify)
+        return Config(RunConfig("r"), ModelConfig("m"), DataConfig("p"), TrainConfig(1), verifier, verify=verify)
 
     with pytest.raises(ConfigError, match=r"1025 tokens, but .* was made for 1024"):
         make_engine_judge(of(), tokenizer, print)
@@ -196,7 +196,7 @@ def test_the_same_model_is_the_same_judge_and_no_other_is(tokenizer, tmp_path):
     def identity(dtype: str = "float32", max_new_tokens: int = 40, **extra) -> str:
         verifier = VerifierConfig(str(model), dtype, max_new_tokens=max_new_tokens, max_input_tokens=100)
         verify = VerifyConfig(engine=EngineConfig(extra=extra))
-        config = Config(RunConfig("r"), ModelConfig("m"), verifier, DataConfig("p"), TrainConfig(1), verify=verify)
+        config = Config(RunConfig("r"), ModelConfig("m"), DataConfig("p"), TrainConfig(1), verifier, verify=verify)
         return make_engine_judge(config, tokenizer, print).identity
 
     first = identity()
