@@ -7,7 +7,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from grhpc.engine.endpoint import PROBE
+from grhpc.engine.probe import PROBE
 
 PAGE = b"<html>Please log in</html>"
 DRIP = "drip"  # a byte of the answer every tenth of a second, for a minute

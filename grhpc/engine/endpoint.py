@@ -3,10 +3,11 @@
 Bounded: requests at a time, requests a minute, tries a request, and the seconds of each try as a whole, however slowly
 a server drips. What it costs is counted, failed tries too.
 
-A server that is busy or breaks connections through all tries of a question is away: that says nothing of the question.
-One that fails it otherwise (500, no time, no JSON) and answers another right afterwards, beside it or a small one of
-ours, is asked it once more when all others are through, alone. Only where that fails too, and the small one is answered
-again, is it the question's own problem.
+A server that is busy or breaks connections through all tries of a question is away: that alone says nothing of the
+question. One that fails it otherwise (500, no JSON) and answers another right afterwards, beside it or a small one of
+ours, is asked it again when all others are through, alone; so is one that went away twice with the question on its way,
+when it is back. Only where that fails again and again, while small ones are answered so much oftener that chance does
+not explain it (engine/doubt.py), is it the question's own problem; and where it had its whole time alone, at once.
 
 Does not know: who asks, what for. Invariant: an answer that is not there is never a text: a server that cannot be
 reached raises Unavailable, one that refuses or fails a question is told as that question's problem.
@@ -14,21 +15,22 @@ reached raises Unavailable, one that refuses or fails a question is told as that
 
 import asyncio
 import contextlib
+import random
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from grhpc.config import EndpointConfig
+from grhpc.engine.doubt import Doubt
 from grhpc.engine.pacing import Pace, back_off_s
-from grhpc.engine.server import Answer, Asked, Server, busy, may_pass, refuses
+from grhpc.engine.probe import Prober
+from grhpc.engine.server import Answer, Asked, Server, busy, may_pass, overloaded, refuses
 from grhpc.errors import EngineError, GrhpcError, Unavailable
 
-PROBE = "What is 1 + 1?"  # asked to see whether the server answers at all
 _LOOK_S = 0.2  # between two looks at whether to stop
-_PROBE_S = 60.0  # at most, for its answer
-_PROBE_TOKENS = 16
 _END_S = 1.0  # for a connection to close
+_SCATTER = 4  # times the longest answer: in which tasks whose server came back ask again what failed alone
 
 Heard = Callable[[Mapping[int, Answer]], None]  # is told answers by their questions' numbers, as soon as they are there
 T = TypeVar("T", Answer, Answer | GrhpcError)  # or what a question failed with, which is to be asked again alone
@@ -67,11 +69,13 @@ class Endpoint:
         self._settings, self.model = settings, model
         self._server = Server(settings, model, who, section)
         self._pace = Pace(settings.requests_per_min)
+        self._probe = Prober(self._server, self._pace, settings.timeout_s)
+        self._doubts: dict[Asked, Doubt] = {}
         self._loop: asyncio.Runner | None = None
         self.served = ""
         self.max_model_tokens: int | None = None
         self._was_away = False
-        self._heard_s = 0.0  # when the last answer came
+        self._longest_s = 0.0  # of the answers so far
 
     @property
     def running(self) -> bool:
@@ -111,7 +115,7 @@ class Endpoint:
 
     def usage(self) -> dict[str, float]:
         """What was asked so far: requests (every try), the retries among them, prompt_tokens, new_tokens, and their
-        cost at the configured prices."""
+        cost at the configured prices; where questions were found at fault, how many were given_up."""
         counts = self._server.usage
         millions = counts["prompt_tokens"] * self._settings.price_in + counts["new_tokens"] * self._settings.price_out
         return {**counts, "cost": millions / 1e6}
@@ -127,30 +131,27 @@ class Endpoint:
         import openai
 
         try:
-            async with asyncio.timeout(self._short_s):
+            async with asyncio.timeout(self._probe.limit_s):
                 told = await self._server.what_is_served()
         except (openai.OpenAIError, TimeoutError, ValueError) as error:
             raise self._server.failure(error) from None
-        if self._was_away and (missing := await self._probed(asyncio.Lock())):
+        if self._was_away and (missing := await self._probe.ask(asyncio.Lock())):
             raise self._server.failure(missing)
         return told
-
-    @property
-    def _short_s(self) -> float:
-        """For what takes a server that is well no time."""
-        return min(_PROBE_S, self._settings.timeout_s)
 
     async def _ask_all(
         self, questions: Sequence[Asked], should_stop: Callable[[], bool], heard: Heard
     ) -> list[Answer] | None:
-        """All questions at once, then those that failed, one after the other."""
+        """All questions at once, then those that failed or are in doubt, one after the other."""
         round_ = _Round(asyncio.Semaphore(self._settings.concurrency), asyncio.Lock(), asyncio.Lock())
-        sent = {number: self._one(question, round_) for number, question in enumerate(questions)}
+        doubts = [self._doubts.get(question, Doubt()) for question in questions]
+        sent = {n: self._one(questions[n], round_) for n, doubt in enumerate(doubts) if not doubt.is_apart}
         told = await self._together(sent, round_, should_stop, heard)
         if told is None:
             return None
         answers = {number: answer for number, answer in told.items() if isinstance(answer, Answer)}
-        for number in sorted(told.keys() - answers.keys()):
+        left = [number for number in range(len(questions)) if number not in answers]
+        for number in sorted(left, key=lambda number: doubts[number].failed):
             alone = await self._together({number: self._alone(questions[number], round_)}, round_, should_stop, heard)
             if alone is None:
                 return None
@@ -196,55 +197,71 @@ class Endpoint:
                 answer = await self._send_until_answered(question, round_)
             except (openai.OpenAIError, TimeoutError, ValueError) as error:
                 if not refuses(error):
-                    return await self._suspected(error, round_)
+                    return await self._suspected(question, error, round_)
                 answer = self._refusal(error)
-        self._heard_s = time.monotonic()
+        self._probe.heard()
+        self._doubts.pop(question, None)
         return answer
 
     def _refusal(self, error: Exception) -> Answer:
         return Answer(problem=f"the endpoint refused the question: {self._server.words(error)}", refused=True)
 
-    async def _suspected(self, error: Exception, round_: _Round) -> GrhpcError:
+    async def _suspected(self, question: Asked, error: Exception, round_: _Round) -> GrhpcError:
         """What it failed with, where that may be due to the question, and the server answers another; else raised."""
-        failed_s = time.monotonic()
+        failed_s, cause = time.monotonic(), error
         if not round_.over and not busy(error):
             async with round_.probing:
-                missing = None if self._heard_s > failed_s else await self._probed(round_.order)
+                missing = None if self._probe.heard_s > failed_s else await self._probe.ask(round_.order)
             if missing is None:
                 return self._server.failure(error)
-            error = missing if busy(missing) else error
+            cause = missing if busy(missing) else error
+        if not overloaded(error):
+            self._doubts.setdefault(question, Doubt()).broke += 1
         round_.over = True
-        raise self._server.failure(error)
+        raise self._server.failure(cause)
 
     async def _alone(self, question: Asked, round_: _Round) -> Answer:
-        """One more try, with nothing else on its way, for which a server may have had no time."""
+        """Further tries, with nothing else on its way, until it is answered, or it is settled that it never will be."""
         import openai
 
-        try:
-            return await self._try(question, round_, again=True)
-        except (openai.OpenAIError, TimeoutError, ValueError) as error:
-            if refuses(error):
-                return self._refusal(error)
-            missing = error if busy(error) else await self._probed(round_.order)
-            failure = self._server.failure(missing if missing and busy(missing) else error)
-            if missing is not None:
-                raise failure from None
-        return Answer(problem=f"of others an answer came, of this none: {failure.problem}", refused=True)
+        doubt = self._doubts.setdefault(question, Doubt())
+        if doubt.is_open:  # the server went away: what other tasks ask alone is to meet it at other times
+            await asyncio.sleep(random.uniform(0, _SCATTER * self._longest_s))
+        while True:
+            if doubt.is_open and (missing := await self._probe.compare(doubt, round_.order)):
+                raise self._server.failure(missing)
+            if doubt.is_settled:
+                break
+            try:
+                answer = await self._try(question, round_, again=True)
+            except (openai.OpenAIError, TimeoutError, ValueError) as error:
+                if not refuses(error):
+                    await self._failed_alone(doubt, error, round_)
+                    if isinstance(error, TimeoutError):
+                        del self._doubts[question]
+                        break
+                    continue
+                answer = self._refusal(error)
+            del self._doubts[question]
+            return answer
+        self._server.usage.update(given_up=int(not doubt.given_up))
+        doubt.given_up = True
+        return Answer(problem=f"of others an answer came, of this none: {doubt.words}", refused=True)
 
-    async def _probed(self, order: asyncio.Lock) -> Exception | None:
-        """Ask a small question, once: None where it is answered, or refused as a question, else the error."""
-        import openai
-
-        await self._pace.turn(order)
-        self._server.usage.update(requests=1)
-        try:
-            async with asyncio.timeout(self._short_s):
-                await self._server.send(Asked(PROBE, _PROBE_TOKENS))
-        except (openai.OpenAIError, TimeoutError, ValueError) as error:
-            if not refuses(error):
-                return error
-        self._heard_s = time.monotonic()
-        return None
+    async def _failed_alone(self, doubt: Doubt, error: Exception, round_: _Round) -> None:
+        """Count it where it may be due to the question. Raises where the server is away."""
+        failure = self._server.failure(error)
+        if overloaded(error):
+            raise failure
+        doubt.failed, doubt.words = doubt.failed + 1, failure.problem
+        missing = error if busy(error) else await self._probe.ask(round_.order)
+        if missing is None:
+            return
+        failure = self._server.failure(missing) if busy(missing) else failure
+        if not isinstance(failure, Unavailable):
+            raise failure
+        times = f"asked alone, one question met such failures {doubt.failed} times; if small ones pass, it is given up"
+        raise Unavailable(f"{failure.problem}; {times}", failure.remedy)
 
     async def _send_until_answered(self, question: Asked, round_: _Round) -> Answer:
         """The first answer of so many tries, or the error of the last one."""
@@ -264,6 +281,9 @@ class Endpoint:
         if round_.over:
             raise asyncio.CancelledError
         self._server.usage.update(requests=1, retries=int(again))
+        begun_s = time.monotonic()
         with round_.on_its_way():
             async with asyncio.timeout(self._settings.timeout_s):
-                return await self._server.send(question)
+                answer = await self._server.send(question)
+        self._longest_s = max(self._longest_s, time.monotonic() - begun_s)
+        return answer

@@ -11,7 +11,8 @@ from typing import Any
 from grhpc.config import EndpointConfig
 from grhpc.errors import ConfigError, EngineError, Unavailable
 
-_BUSY = (408, 409, 425, 429, 503)
+_OVERLOADED = (408, 409, 425, 429)
+_BUSY = (*_OVERLOADED, 503)
 _REFUSES_US = (401, 403, 404)
 _NO_KEY = "none"  # servers of one's own ask for none, and the client insists on one
 _TOLD = {"prompt_tokens": "prompt_tokens", "new_tokens": "completion_tokens"}
@@ -168,6 +169,13 @@ def busy(error: Exception) -> bool:
     if isinstance(error, openai.APIStatusError):
         return error.status_code in _BUSY
     return isinstance(error, openai.APIConnectionError)
+
+
+def overloaded(error: Exception) -> bool:
+    """Whether it is by its own words that the server has too much to do, or we ask too much at a time."""
+    import openai
+
+    return isinstance(error, openai.APIStatusError) and error.status_code in _OVERLOADED
 
 
 def refuses(error: Exception) -> bool:

@@ -44,4 +44,6 @@ def judging_line(found: dict[str, float]) -> str:
             text += f", no verdict on {found['audit_no_verdict']:.0f} more"
     if found.get("retries"):
         text += f"; {found['retries']:.0f} of {found['requests']:.0f} requests were tried again"
+    if found.get("given_up"):
+        text += f"; {found['given_up']:.0f} questions given up, which alone failed each time"
     return text + (f"; cost {found['cost']:.2f}" if found.get("cost") else "")

@@ -3,7 +3,8 @@
     consumes   a shard, and beside it as many more as the work has room for, under leases that a background thread keeps
                alive; one that was tried before is worked on alone, so that nobody falls with it a second time
     waits for  the next shard; each empty look also puts expired leases of others back; and for a server of others that
-               the work needs and that is away, for `wait_s`, what earlier lives of this job waited counted in
+               the work needs and that is away, for `wait_s`, what earlier lives of this job waited counted in; as long
+               at most it works only to find that server away, over and over
     pauses     after a failure, for as long as between two looks of an idle task, so that another task takes the shard
     ends       when the run is finished or asked to stop, when this process drains or has no time for another shard, or
                after `idle_s` without work
@@ -34,8 +35,9 @@ from grhpc.errors import (
 )
 from grhpc.lifetime import Lifetime
 from grhpc.store.claims import reclaim
-from grhpc.store.events import EventLog, waited_s
+from grhpc.store.events import EventLog
 from grhpc.store.hand import Hand, Held, More
+from grhpc.store.past import away_s, in_vain_s, longest_s
 from grhpc.store.polling import Backoff
 from grhpc.store.queue import Lease, Queue
 from grhpc.store.rundir import QUEUES, RunDir
@@ -44,7 +46,6 @@ Row = TypeVar("Row")
 
 MOST_FAILED = 3  # shards in a row, each another one, after which the fault is taken to be ours
 MOST_STARTS = 3  # failed preparations in a row
-_RECENT = 20  # shards of earlier lives that tell how long the next will take
 _WHOLE = 0.9  # of a life: a shard begun with so much of it left had all of it
 TIME_MARGIN = 1.2  # a shard is claimed when 1.2 times the longest one so far fits into the process's life
 _WAITING_EVENT_S = 30.0
@@ -94,12 +95,12 @@ class _Loop:
         self.failed_starts = 0
         past = events.past()
         # With half its time left a life takes a shard in any case: what fits into none would be put off for ever.
-        self.longest_s = min(_longest_s(past), life.remaining_s() / 2 / TIME_MARGIN)
+        self.longest_s = min(longest_s(past), life.remaining_s() / 2 / TIME_MARGIN)
         self.life_s: float | None = None  # what was left when work first was possible
         self.ended = ""
         self.idle_since_s = self.told_s = time.time()
         self.away_since_s: float | None = None
-        self.waited_s = _away_s(past)
+        self.waited_s, self.in_vain_s = away_s(past), in_vain_s(past)
 
     def run(self) -> str:
         self._take_over()
@@ -210,6 +211,7 @@ class _Loop:
         self._release(hand, "its work ended without it")
         self.longest_s = max(self.longest_s, hand.longest_s())
         self.failures.clear()
+        self.in_vain_s = 0.0
         self.backoff.reset()
         return True
 
@@ -267,34 +269,29 @@ class _Loop:
     def _failed(self, hand: Hand[Any], error: Exception, problem: str) -> None:
         """Every shard in hand goes back, each to be tried alone; as a fault of ours they count as one."""
         leases = [held.lease for held in hand.open()]
+        more: dict[str, float] = {}
+        if isinstance(error, Unavailable):
+            more["in_vain_s"] = max((held.seconds for held in hand.open()), default=0.0)
         if hand.has_delivered():
             self.failures.clear()
+            self.in_vain_s = 0.0
         for lease in leases:
             if isinstance(error, (WaitTimeout, Unavailable)):
                 lease.release(problem)
             else:
                 lease.fail(problem)
-            self.events.emit("error", problem=problem, shard=lease.name, attempt=lease.attempt)
+            self.events.emit("error", problem=problem, shard=lease.name, attempt=lease.attempt, **more)
+            self.in_vain_s, more = self.in_vain_s + more.get("in_vain_s", 0.0), {}
         if not leases:
             self.events.emit("error", problem=problem)
         if isinstance(error, Unavailable):
             self.idle_since_s = time.time()  # there was work; `prepare` waits for the server's return
+            if self.in_vain_s > self.settings.wait_s:  # which it does at once where the server answers, but not this
+                done = "since the last shard that was done"
+                raise GaveUp(f"{problem}; worked {self.in_vain_s:.0f} s in vain {done}", error.remedy) from error
             return
         if leases and leases[0].name not in self.failures:
             self.failures.append(leases[0].name)
         if len(self.failures) >= MOST_FAILED:
             raise error
         time.sleep(self.settings.poll_max_s)
-
-
-def _away_s(past: list[dict[str, Any]]) -> float:
-    """How long earlier lives of this job waited in vain for a server of others, since it was last there."""
-    back = max((i for i, event in enumerate(past) if event["event"] in ("returned", "shard")), default=-1)
-    return waited_s(event for event in past[back + 1 :] if event.get("away"))
-
-
-def _longest_s(past: list[dict[str, Any]]) -> float:
-    """The longest of the last shards of earlier lives of this job; one that was cut took longer than it says."""
-    ends = [event for event in past if event["event"] in ("shard", "cut")]
-    recent = [event.get("held_s") or event.get("seconds") or 0.0 for event in ends]
-    return float(max(recent[-_RECENT:], default=0.0))

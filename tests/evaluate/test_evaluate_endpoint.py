@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from eval_bench import Task, configured, make_evaluation
-from openai_server import Server
+from openai_server import CUT, Server
 from vllm_server import NAME, SERVED
 
 from grhpc.cli import main
@@ -137,13 +137,29 @@ def test_a_question_that_is_refused_for_what_it_says_is_one_wrong_answer(tmp_pat
 
 @pytest.mark.parametrize("together", [1, 12])
 def test_a_sample_that_cannot_be_had_is_one_wrong_answer_of_its_own_kind(tmp_path, server, together):
-    """The others of its shard are kept, and bought once; it is asked once more, alone."""
+    """The others of its shard are kept, and bought once; it is asked five times more, alone."""
     server.answer = lambda prompt: (500, "internal error") if prompt.startswith("What is 0 ") else "5"
     sampler = sampler_of(tmp_path, server)
     found = sampler.sample([question(i) for i in range(together)], never)
     sampler.close()
     assert [s.finish_reason for s in found] == ["refused"] + ["stop"] * (together - 1)
-    assert len(server.prompts) == together + 1
+    assert len(server.prompts) == together + 5
+
+
+def test_a_question_that_brings_the_server_down_each_time_is_one_wrong_answer(server, evaluate):
+    """The evaluation goes on, without a person."""
+    poison: list[str] = []
+
+    def answer(prompt):
+        poison.extend([prompt] if not poison else [])
+        return CUT if prompt == poison[0] else "\\boxed{5}"
+
+    server.answer = answer
+    run = evaluate(server.url, "tiny", concurrency=1)
+    task = Task(run)
+    assert task.serve() == "the run is finished"
+    assert sorted(s["finish_reason"] for s in rows(run)) == ["refused"] + ["stop"] * 23
+    assert any("asked alone, one question met such failures 5 times" in e["problem"] for e in task.told("error"))
 
 
 def test_a_service_that_turns_half_of_all_requests_away_costs_no_score(server, evaluate, monkeypatch):

@@ -17,8 +17,8 @@ from vllm_server import SERVED as SHIPPED
 
 from grhpc.config import EndpointConfig, VerifierConfig
 from grhpc.config_file import check
-from grhpc.engine.endpoint import PROBE
 from grhpc.engine.pacing import LONGEST_WAIT_S, back_off_s
+from grhpc.engine.probe import PROBE
 from grhpc.engine.tokenizer import load_tokenizer
 from grhpc.errors import ConfigError, EngineError, Unavailable
 from grhpc.judge.decide import Pair
@@ -235,15 +235,15 @@ POISON = {
 @pytest.mark.parametrize("fault", POISON)
 @pytest.mark.parametrize("concurrency", [1, 4])
 def test_a_question_that_always_fails_is_that_questions_problem_alone(server, fault, concurrency):
-    """While the server answers others: those beside it, or, where there are none, a small one of ours. It is asked once
-    more alone, unless the server said that it will not take it."""
+    """While the server answers others: those beside it, or, where there are none, small ones of ours. It is asked five
+    times more alone, once where that takes its whole time, and never where the server said that it will not take it."""
     server.answer = lambda prompt: POISON[fault] if prompt == "poison" else RIGHT
     judge = EndpointJudge(settings(server, timeout_s=1.0, concurrency=concurrency), 0, words_of)
     told = judge.ask(["a", "poison", "b", "c"], 1, never)
     assert texts(told) == [RIGHT, "", RIGHT, RIGHT] and judge.running
     assert told[1].refused and told[1].problem
     assert judge.ask(["poison"], 1, never)[0].refused
-    asked = 2 if fault == "too large" else 4
+    asked = {"too large": 2, "drips": 4, "hangs": 4}.get(fault, 1 + 5)
     assert server.prompts.count("poison") == asked and len(server.prompts) == asked + 3, "the others were bought once"
 
 
@@ -266,7 +266,7 @@ def test_a_task_goes_on_with_a_question_that_always_fails(server, tmp_path, toke
     lost = {(0, "13"): NO_VERDICT, (1, "13"): NO_VERDICT}
     assert decisions == lost | {(1, "5"): YES, (1, "6"): NO, (2, "5"): YES, (2, "7"): NO}
     assert all(math.isnan(found[place].reward) and "500 internal error" in found[place].reason for place in lost)
-    assert server.prompts.count(next(p for p in server.prompts if "number 0" in p)) == 2, "among others, and alone"
+    assert server.prompts.count(next(p for p in server.prompts if "number 0" in p)) == 1 + 5, "among others, and alone"
 
 
 def test_a_server_that_fails_many_questions_and_answers_a_small_one_is_an_error(server):
@@ -277,12 +277,12 @@ def test_a_server_that_fails_many_questions_and_answers_a_small_one_is_an_error(
     assert not isinstance(caught.value, Unavailable)
 
 
-def ask_until_answered(judge: EndpointJudge, questions: list[str]) -> list:
+def ask_until_answered(judge: EndpointJudge, questions: list[str], most: int = 1000) -> list:
     """Every reply that was heard, a task's way: what an overloaded server left open is asked again."""
     heard, calls = {}, 0
     while left := [question for question in questions if question not in heard]:
         calls += 1
-        assert calls <= 1000
+        assert calls <= most
         with contextlib.suppress(Unavailable):
             judge.ask(left, 1, never, heard.update)
     return [heard[question] for question in questions]
@@ -299,22 +299,88 @@ def test_a_server_that_has_too_much_to_do_says_nothing_of_the_question(server, f
     assert texts(judge.ask(["unlucky"], 1, never)) == [RIGHT]
 
 
-@pytest.mark.parametrize("status", [429, 503])
-def test_where_half_of_all_requests_are_turned_away_no_question_is_refused(server, monkeypatch, status):
-    """And one that is at fault is still found."""
+@pytest.mark.parametrize(("status", "together"), [(429, 48), (503, 48), (500, 1)])
+def test_where_half_of_all_requests_fail_at_random_no_question_is_refused(server, monkeypatch, status, together):
+    """Also where none is beside it, and a single further try would blame every sixteenth."""
+    monkeypatch.setattr("grhpc.engine.endpoint.back_off_s", lambda failed, wish: 0.0)
+    coin = random.Random(7)
+    server.answer = lambda prompt: (status, "not now") if coin.random() < 0.5 else RIGHT
+    judge = EndpointJudge(settings(server, timeout_s=30.0, max_retries=together > 1, concurrency=8), 0, words_of)
+    questions = [f"question {i}" for i in range(48)]
+    for first in range(0, 48, together):
+        replies = ask_until_answered(judge, questions[first : first + together])
+        assert texts(replies) == [RIGHT] * together
+    assert "given_up" not in judge.usage()
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_question_at_fault_is_found_where_requests_fail_at_random(server, monkeypatch, status):
     monkeypatch.setattr("grhpc.engine.endpoint.back_off_s", lambda failed, wish: 0.0)
     coin = random.Random(7)
 
     def answer(prompt: str):
-        if coin.random() < 0.5:
-            return (status, "slow down")
+        if coin.random() < 0.2:
+            return (status, "not now")
         return (500, "internal error") if prompt == "poison" else RIGHT
 
     server.answer = answer
-    judge = EndpointJudge(settings(server, timeout_s=30.0, max_retries=2, concurrency=8), 0, words_of)
-    replies = ask_until_answered(judge, [*(f"question {i}" for i in range(64)), "poison"])
-    assert texts(replies) == [RIGHT] * 64 + [""] and not any(reply.refused for reply in replies[:64])
-    assert replies[64].refused and "500 internal error" in replies[64].problem
+    judge = EndpointJudge(settings(server, timeout_s=30.0, max_retries=1, concurrency=8), 0, words_of)
+    replies = ask_until_answered(judge, [*(f"question {i}" for i in range(16)), "poison"])
+    assert texts(replies) == [RIGHT] * 16 + [""] and replies[16].refused and judge.usage()["given_up"] == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "concurrency"), [(CUT, 1), (CUT, 4), ((503, "restarting"), 4), ((502, "bad gateway"), 4)]
+)
+def test_a_question_that_brings_the_server_down_each_time_is_given_up(server, fault, concurrency):
+    """Where those beside it fall with it twice, and it alone five times more; each time the server comes back."""
+    down: list[int] = []
+
+    def answer(prompt: str):
+        if prompt == "poison":
+            down.extend(range(2))  # as many requests find it away
+            return fault
+        if down:
+            down.pop()
+            return fault
+        time.sleep(0.02)
+        return RIGHT
+
+    server.answer = answer
+    judge = EndpointJudge(settings(server, concurrency=concurrency), 0, words_of)
+    replies = ask_until_answered(judge, ["poison", *(f"question {i}" for i in range(12))], most=60)
+    assert texts(replies) == [""] + [RIGHT] * 12
+    assert replies[0].refused and "of others an answer came, of this none" in replies[0].problem
+    asked = server.prompts.count("poison")
+    assert 5 < asked <= 2 + 5 and judge.usage()["given_up"] == 1
+    assert judge.ask(["poison"], 1, never)[0].refused and server.prompts.count("poison") == asked, "not asked again"
+    assert judge.usage()["given_up"] == 1
+
+
+@pytest.mark.parametrize("status", [409, 429])
+def test_what_meets_an_overload_for_ever_is_never_refused(server, status):
+    """As a long question beyond what is left of the tokens a minute, where small ones pass."""
+    server.answer = lambda prompt: (status, "slow down") if prompt == "long" else RIGHT
+    judge = EndpointJudge(settings(server), 0, words_of)
+    for _ in range(12):
+        with pytest.raises(Unavailable, match=rf"does not answer: {status} slow down \("):
+            judge.ask(["a", "long"], 1, never)
+
+
+def test_a_task_goes_on_with_a_question_that_brings_the_server_down(server, tmp_path, tokenizer_dir):
+    """No verdict on it, all others judged, no attempt spent; events say what went on."""
+    run, life = make_run(tmp_path, tokenizer_dir, idle_s=60.0), Lifetime(job="local-1")
+    decider = GenerativeDecider(EndpointJudge(settings(server), 0, words_of), run.config().verifier)
+    worker = VerifyWorker(run, run.config(), life, run.events("verify", "local-1"), decider)
+    rows = [rollout(0, k, response=f"\\boxed{{{answer}}}") for k, answer in enumerate(["13", "5", "6"])]
+    run.queue("rollouts").put("g00000000-0001", rows)
+    server.answer = lambda prompt: CUT if "Student: 13" in prompt else by_answer(prompt)
+    serve(run, "rollouts", UntilEmpty(run, "rollouts", worker), life, run.events("verify", "local-1"))
+    lease = run.queue("verdicts").claim("reader")
+    assert (lease.attempt, [row.decision for row in lease.rows]) == (1, [NO_VERDICT, YES, NO])
+    alone = [e["problem"] for e in told(run, "error") if "asked alone, one question" in e["problem"]]
+    assert [f"failures {n} times" in problem for n, problem in enumerate(alone, 1)] == [True] * 5
+    assert told(run, "shard")[-1]["so_far"]["given_up"] == 1
 
 
 @pytest.mark.parametrize("fault", [(500, "out of memory"), (504, "upstream"), BROKEN, DRIP, None])

@@ -31,6 +31,9 @@ def test_one_line_for_people():
     assert judging_line(judging([shard("1", **more)])).endswith(
         "1 of 2 rule verdicts differ from the judge's, no verdict on 3 more; 4 of 9 requests were tried again"
     )
+    assert judging_line(judging([shard("1", given_up=2, cost=0)])).endswith(
+        "; 2 questions given up, which alone failed each time"
+    )
     assert judging_line(judging([shard("1", audited=0, cost=0, judged=0)])).startswith(
         "judge: 6 questions for 0 verdicts (– saved), 1 asked twice"
     )

@@ -131,6 +131,29 @@ def test_the_wait_for_a_server_of_others_is_bounded_over_all_lives_of_a_job(tmp_
         assert task.serve() == "all done" and task.told("returned")
 
 
+@pytest.mark.parametrize("delivers", [False, True])
+def test_work_that_finds_its_server_away_again_and_again_is_bounded_too(tmp_path, delivers):
+    """A server that answers `prepare`, and never what the shard asks; in an earlier life of the job too."""
+    tries: list[int] = []
+
+    def work(task, lease):
+        tries.append(1)
+        time.sleep(0.05)
+        if len(tries) < 8 and not (delivers and len(tries) % 2 == 0):
+            raise Unavailable("the judge does not answer: 429")
+
+    task = Task(tmp_path, work=work).put("g00000000-0001", "g00000001-0001", "g00000002-0001")
+    for seconds in (task.run.config().store.wait_s - 300.0, 299.8):
+        task.run.events("rollout", "local-1").emit("error", problem="the judge is away", in_vain_s=seconds)
+    if delivers:
+        task.serve()
+        assert task.queue.counts()["ready"] == 0
+    else:
+        with pytest.raises(GaveUp, match=r"does not answer: 429; worked 86400 s in vain since the last shard"):
+            task.serve()
+        assert 4 <= len(tries) < 8 and task.queue.counts() == {"ready": 3, "leased": 0, "failed": 0}
+
+
 def test_a_task_whose_server_was_away_for_a_moment_is_not_idle(tmp_path):
     """Though its failed work took longer than a task may be idle."""
     fails = [Unavailable("the judge does not answer")]
