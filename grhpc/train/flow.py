@@ -83,7 +83,7 @@ class Flow:
             self._drop_unfit(version=step - 1)
             if len(self._held) >= self._config.grpo.groups_per_step:
                 self._record(step)
-            elif self._life.draining or time.monotonic() >= deadline:
+            elif self._is_to_end() or time.monotonic() >= deadline:
                 return None
             else:
                 backoff.wait(limit_s=deadline - time.monotonic())
@@ -134,11 +134,12 @@ class Flow:
         return num_shards
 
     def collect_heldout(self, patience_s: float) -> None:
-        """Take in shards until no held-out answers are missing, for at most `patience_s` seconds or until a drain."""
+        """Take in shards until no held-out answers are missing, for at most `patience_s` seconds or until a drain or a
+        request to stop."""
         deadline = time.monotonic() + patience_s
         backoff = Backoff(self._config.store.poll_min_s, self._config.store.poll_max_s)
         self.collect()
-        while self.heldout_versions() and not self._life.draining and time.monotonic() < deadline:
+        while self.heldout_versions() and not self._is_to_end() and time.monotonic() < deadline:
             backoff.wait(limit_s=deadline - time.monotonic())
             self.collect()
 
@@ -162,6 +163,10 @@ class Flow:
     def waiting_for(self) -> str:
         """What a wait is for, in words."""
         return f"{self._config.grpo.groups_per_step - len(self._held)} more judged groups"
+
+    def _is_to_end(self) -> bool:
+        """The other roles obey a request to stop at once, so what is missing then will not come."""
+        return self._life.draining or self._run.stop_reason() is not None
 
     def _put(self, groups: Iterable[int], version: int) -> None:
         for first, count in consecutive(groups, self._config.rollout.groups_per_shard):

@@ -12,10 +12,11 @@ from grhpc.errors import GaveUp, StoreError, Superseded
 from grhpc.lifetime import Lifetime
 from grhpc.store.events import read_events
 from grhpc.store.ledger import Ledger, read_ledger
+from grhpc.store.polling import Backoff
 from grhpc.store.rundir import RunDir
 from grhpc.store.transfer import describe
 from grhpc.train import chief as chief_module
-from grhpc.train.chief import WAIT, Chief
+from grhpc.train.chief import STOP, WAIT, Chief
 from grhpc.train.keeper import STEP_MARGIN, Saver
 
 
@@ -248,6 +249,28 @@ def test_a_stop_while_the_last_heldout_is_missing_is_obeyed(run: RunDir) -> None
     run.request_stop("enough")
     chief.close(STEPS)
     assert run.finished() is None and heldout_shards(run) == ["prompts/h000006-00000000-0005"]
+
+
+@pytest.mark.parametrize("step", [5, STEPS], ids=["a batch", "the last held-out answers"])
+def test_a_stop_ends_a_wait_at_its_next_look(run: RunDir, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Not after the trainer's patience: what it waits for will not come."""
+    earlier_life(run, steps=step - 1 if step < STEPS else STEPS)
+    publish(run, 1, step - 1 if step < STEPS else STEPS)
+    chief = chief_of(run)
+    chief.recover(step)
+    looks: list[float] = []
+
+    def wait(backoff: Backoff, limit_s: float = 0.0) -> None:
+        looks.append(limit_s)
+        run.request_stop("enough")
+        assert len(looks) < 3, "it waits on"
+
+    monkeypatch.setattr(Backoff, "wait", wait)
+    if step < STEPS:
+        assert chief.decide(step, time.time(), 0.0) == STOP
+    else:
+        chief.close(STEPS)
+    assert len(looks) == 1 and run.finished() is None
 
 
 def test_the_wait_for_the_last_heldout_says_so_and_is_bounded(base: Path, tmp_path: Path) -> None:
