@@ -81,10 +81,13 @@ def plain(text: str) -> str:
     return _PLAIN_GROUP.sub(r"\1", _WRAPPING.sub(" ", _THOUSANDS.sub(",", text)))
 
 
+def with_scripts(text: str) -> str:
+    """`text` with LaTeX's marks before small digits above or below the line: else 10 squared would read 102."""
+    return _LOWERED.sub(r"_\g<0>", _RAISED.sub(r"^\g<0>", text))
+
+
 def _normalised(text: str) -> str:
-    for mark, characters in (("^", _RAISED), ("_", _LOWERED)):  # else 10 squared would read 102
-        text = characters.sub(lambda match, mark=mark: mark + match[0], text)  # type: ignore[misc]
-    text = _FRACTION.sub(r"\\frac", unicodedata.normalize("NFKC", text).replace("\u2212", "-"))
+    text = _FRACTION.sub(r"\\frac", unicodedata.normalize("NFKC", with_scripts(text)).replace("\u2212", "-"))
     text = " ".join(_WORD.sub(_without_case, plain(text)).split())
     return _IDLE_SPACE.sub("", _PARTING_SPACE.sub("\0", text)).removesuffix(".")
 

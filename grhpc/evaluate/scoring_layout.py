@@ -1,4 +1,4 @@
-r"""Takes LaTeX's fonts, sizes and colours off a final answer: \textbf{B}, {\rm B}, \mathbf B, \color{red}{B} are B.
+r"""Takes LaTeX's fonts, sizes, colours and escapes off an answer: \textbf{B}, {\rm B}, \mathbf B, \color{red}{B} are B.
 
 Does not know: what an answer says. Invariant: takes time linear in the text; only layout goes, and where it stood is a
 space.
@@ -17,17 +17,18 @@ _COLOUR = re.compile(r"\\(?:text)?color\s*\{[^{}]*\}")
 # A name with its argument: P(A), rank(A), but no unit before an option, "12\\,\\mathrm{cm}(B)".
 _FUNCTION = re.compile(rf"(?<![\d\s,;}}])\\(?:{_BRACED})\s*\{{\s*([A-Za-z]+)\s*\}}(?=[(\[])")
 _ALPHABET = re.compile(r"\\(?:math(?:cal|bb|frak|scr)|cal|Bbb|frak)(?![A-Za-z])\s*(?:\{([^{}]*)\})?")
+_ESCAPED = re.compile(r"\\([%$&#_])")
 _DEEPEST = 5
 
 
 def without_fonts(text: str) -> str:
-    r"""`text` without fonts, as deep as five; \mathrm{P}(A) stays P(A)."""
+    r"""`text` without fonts, as deep as five, and escapes; \mathrm{P}(A) stays P(A), 25\% is 25%."""
     text = _FUNCTION.sub(r" \1", _COLOUR.sub(" ", text))
     for _ in range(_DEEPEST):
         text, num_found = _FONT.subn(r" \1 ", text)
         if not num_found:
             break
-    return _OPEN.sub(" ", text)
+    return _ESCAPED.sub(r"\1", _OPEN.sub(" ", text))
 
 
 def without_alphabets(text: str) -> str:

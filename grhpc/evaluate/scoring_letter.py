@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from grhpc.answer.rules import exact, plain
+from grhpc.answer.rules import exact, plain, with_scripts
 from grhpc.evaluate.prompts import LETTERS
 from grhpc.evaluate.scoring_arithmetic import Real
 from grhpc.evaluate.scoring_layout import without_alphabets, without_fonts
@@ -129,7 +129,7 @@ def _read(text: str, options: Sequence[str]) -> str | None:
 @functools.lru_cache(_REMEMBERED)
 def _bare(text: str) -> str:
     """Without layout: LaTeX's fonts and signs, Markdown's emphasis, full-width forms, ticks."""
-    text = unicodedata.normalize("NFKC", _TICKED.sub(" ", text)).translate(_FULL_WIDTH)
+    text = unicodedata.normalize("NFKC", with_scripts(_TICKED.sub(" ", text))).translate(_FULL_WIDTH)
     for _ in range(_DEEPEST_LAYOUT):
         text = plain(without_fonts(_SPACE.sub(" ", text)))
     return (
@@ -197,20 +197,22 @@ def _beside(match: re.Match[str], options: Sequence[str]) -> str | None:
     if "gap" in groups and _FUNCTION.fullmatch(text):
         return None
     others = {other for part in _AMONG.split(text) for other in _named(part.strip(_EDGES), options)} - {letter}
-    if others or _other_letters(text, groups.get("closed") or groups["open"], len(options)):
-        return None
     option = options[LETTERS.index(letter)]
+    if others or _other_letters(text, groups.get("closed") or groups["open"], option, len(options)):
+        return None
     of_it = text if "gap" in groups else _said_of_it(text, _bare(option))
     return None if _doubted(of_it, option) or _TAKEN_BACK.search(text) else letter
 
 
-def _other_letters(text: str, letter: str, num_options: int) -> bool:
-    """Whether another option is spoken of by its letter, and not only to say that it is wrong."""
+def _other_letters(text: str, letter: str, option: str, num_options: int) -> bool:
+    """Whether another option is spoken of by its letter, and not only to say that it is wrong, or because the option
+    itself does: "(D) both (B) and (C)"."""
+    own = set(re.findall(r"\b[A-Z]\b", _bare(option)))
     pattern = _OTHER_OF_ANY_CASE if letter.islower() else _OTHER_LETTER
     for sentence in re.split(r"[.;!?]\s", text):
         found = {(match[1] or match[2] or match[3]).upper() for match in pattern.finditer(sentence)}
         found &= set(LETTERS[:num_options]) - {letter.upper()} - ({"I"} if _ROMAN.search(text) else set())
-        if found and (_DENIED.search(sentence) is None or _JOINS.match(sentence)):
+        if found and found != own and (_DENIED.search(sentence) is None or _JOINS.match(sentence)):
             return True
     return False
 

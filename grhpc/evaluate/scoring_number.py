@@ -77,7 +77,8 @@ _NO_UNIT = re.compile(
     r"|(?:hundred|thousand|million|billion|trillion|quadrillion|dozen|score|lakh|crore|half|third|quarter|tenth|hundredth"
     r"|thousandth|millionth|pair)s?|halves|percent(?:age)?s?|per\s+(?:cent|mille?)|basis|bps|ppm|ppb|mn|bn|squared|cubed"
     r"|factorial|choose|base|binary|octal|hex|is|not|but|nor|maybe|perhaps|except|unless|otherwise|wrong|incorrect|false"
-    r"|more|less|fewer|at)(?![A-Za-z])",
+    r"|more|less|fewer|at|cannot|unlikely|impossible|excluded|modulo|inverse|twice|doubled|tripled|halved|one|two|three"
+    r"|four|five|six|seven|eight|nine|ten|eleven|twelve)(?![A-Za-z])",
     re.IGNORECASE,
 )
 _ANGLED = re.compile(r"\\?(?:arc)?(?:sin|cos|tan)|\\?(?:log|ln|exp)|\\?pi(?![a-z])")  # beside which a degree is no unit

@@ -34,13 +34,14 @@ _NUMERAL = re.compile(r"[-+\u2212]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?")
 _YES = frozenset(("yes", "true", "correct"))
 _NO = frozenset(("no", "false", "incorrect", "not", "untrue", "cannot", "never", "n't"))
 _VERDICT = re.compile(
-    r"(?P<denied>(?:\b(?:not|never|cannot)|n['\u2019]t)\b(?:\s+\w+){0,2}?\s+)?"
+    r"(?P<denied>(?:\b(?:not|never|cannot|hardly|no longer|far from|nothing)|n['\u2019]t)\b(?:\s+\w+){0,2}?\s+)?"
     r"\b(?:(?P<yes>yes|true|correct)|false|incorrect|untrue|no(?=\W*\Z))\b"
 )
 _REASON = re.compile(r"\b(?:because|since|as|due to|given that)\b.*", re.DOTALL)
 _ALTERNATIVE = re.compile(r"(?:\b(?:or|but|and|rather|maybe|perhaps|wait|actually)\b|\s)+")
 _OPEN = re.compile(
-    r"\b(?:whether|unknown|maybe|perhaps|possibly|might|may|could|depends|uncertain|unsure|unclear)\b"
+    r"\b(?:half|part(?:ial)?ly|almost|nearly|mostly|sometimes)\s+(?:true|correct)\b"
+    r"|\b(?:whether|unknown|maybe|perhaps|possibly|might|may|could|depends|uncertain|unsure|unclear)\b"
     r"|(?:\b(?:not|never|cannot)|n['\u2019]t)\s+(?:\w+\s+)?(?:sure|certain|clear|enough|known?|say|tell|decid\w*|determin\w*)\b"
 )
 _MOST_OPTIONS = 6  # TheoremQA's are (a) to (f)

@@ -130,6 +130,12 @@ def test_who_decided_is_recorded():
         ("True", "bool", "1", 0.0),  # a number, of something else
         ("False", "bool", "0", 0.0),
         ("False", "bool", "It doesn't", 1.0),
+        ("False", "bool", "Far from true", 1.0),
+        ("True", "bool", "no longer true", 0.0),
+        ("True", "bool", "partially true", 0.0),
+        ("5", "integer", "5 doubled", None),
+        ("5", "integer", "5 cannot occur", None),
+        ("5", "integer", "5 feet six inches", None),
         ("False", "bool", "It cannot", 1.0),
         ("False", "bool", "Not sure", 0.0),
         ("False", "bool", "I don't know", 0.0),
@@ -275,6 +281,7 @@ def test_olympiadbench_compares_several_answers_with_the_rows_tolerance(gold, ki
         ("1234", "\\boxed{1,234}", 0.0),  # as theirs: it may be a list
         ("-3", "\\boxed{\u22123}", 1.0),
         ("don't", "\\boxed{don\u2019t}", 1.0),
+        ("same_day, 06:24:24", "\\boxed{\\text{same\\_day, 06:24:24}}", 1.0),
         ("new york", "\\boxed{New\\ York}", 1.0),
         ("*", '\\boxed{"}', 0.0),
     ],
