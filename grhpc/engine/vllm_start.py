@@ -16,6 +16,7 @@ from grhpc.engine.sockets import socket_folder
 from grhpc.errors import ConfigError, EngineError
 
 _INVARIANT = "VLLM_BATCH_INVARIANT"
+_OWN_PROCESS = "VLLM_ENABLE_V1_MULTIPROCESSING"
 
 
 def start(model: str, dtype: str, settings: EngineConfig, max_model_tokens: int, seed: int) -> Any:
@@ -23,6 +24,13 @@ def start(model: str, dtype: str, settings: EngineConfig, max_model_tokens: int,
     with _children_ignore_warnings(), as_engine_error(f"vLLM did not start with {model}"):
         _set_environment(settings.tensor_parallel)
         return _start(model, dtype, settings, max_model_tokens, seed)
+
+
+def schedule_here() -> None:
+    """Every engine of this process from now on schedules in it: what is in a batch then depends on what was asked
+    alone. A scheduler in a process of its own begins with those requests that have reached it, and hears a moment later
+    which ones have met a stop string. A person's own setting stays."""
+    os.environ.setdefault(_OWN_PROCESS, "0")
 
 
 def require_batch_invariance() -> None:
@@ -34,10 +42,30 @@ def require_batch_invariance() -> None:
             "batching is invariant, but here is no GPU, and vLLM on CPUs is not batch-invariant",
             "see why the task sees none; or make the evaluation anew, with batching alone or continuous",
         )
+    if not _is_new_enough():
+        raise ConfigError(
+            "batching is invariant, but this GPU's compute capability is below 8.0",
+            "take newer ones (cluster.evaluate.constraint); or make the evaluation anew, with batching alone",
+        )
     if os.environ.setdefault(_INVARIANT, "1") != "1":
         raise ConfigError(f"batching is invariant, but {_INVARIANT} is {os.environ[_INVARIANT]}", f"unset {_INVARIANT}")
     # CUDA graphs without torch.compile, which picks kernels by timing them: two tasks may time otherwise.
     os.environ.setdefault("VLLM_USE_BREAKABLE_CUDAGRAPH", "1")
+
+
+def refuse_batch_invariance(why: str) -> None:
+    """Raises ConfigError where a person has asked for it behind the configuration's back."""
+    if os.environ.get(_INVARIANT, "0") != "0":
+        raise ConfigError(
+            f"{why}, but {_INVARIANT} is {os.environ[_INVARIANT]}, and no result would say which kernels computed it",
+            f"unset {_INVARIANT}, or make the evaluation anew with batching invariant",
+        )
+
+
+def _is_new_enough() -> bool:
+    from vllm.platforms import current_platform
+
+    return bool(current_platform.has_device_capability(80))
 
 
 @contextlib.contextmanager
@@ -73,6 +101,8 @@ def _start(model: str, dtype: str, settings: EngineConfig, max_model_tokens: int
     if not _has_gpu():
         # A prompt cut in two rewinds its seeded generator, and the CPU's generators cannot be rewound.
         chosen["enable_chunked_prefill"] = False
+    elif os.environ.get(_OWN_PROCESS) == "0":
+        chosen["distributed_executor_backend"] = "mp"  # a child has the GPU's memory, and gives it back when it ends
     if settings.kv_cache_mb is not None:
         chosen["kv_cache_memory_bytes"] = settings.kv_cache_mb << 20
     try:
@@ -103,7 +133,7 @@ def _set_environment(tensor_parallel: int) -> None:
             "TORCH_COMPILE_DISABLE": "1",  # else the first request for log-probabilities compiles for half a minute
         }
         if tensor_parallel == 1:  # one process starts in a few seconds; on a GPU two overlap, which pays there
-            defaults["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+            defaults[_OWN_PROCESS] = "0"
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
     if "VLLM_RPC_BASE_PATH" not in os.environ:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from grhpc.evaluate.scoring import Graded, grade
-from grhpc.judge.decide import Decided, Decision, Pair
+from grhpc.judge.decide import Decision, Pair
 from grhpc.records import NO, YES, Sample, Score
 
 SCORE = {YES: 1.0, NO: 0.0}
@@ -40,10 +40,10 @@ def left_open(looked: Iterable[Looked]) -> list[Pair]:
     return list(dict.fromkeys(pair for shard in looked for pair in shard.pairs if pair is not None))
 
 
-def scores(looked: Looked, decided: Decided) -> list[Score]:
-    """Scores in the samples' order, where `decided` has all that was left open."""
+def scores(looked: Looked, decisions: Mapping[Pair, Decision]) -> list[Score]:
+    """Scores in the samples' order, where `decisions` has all that was left open."""
     return [
-        _score(sample, told, None if pair is None else decided.decisions[pair])
+        _score(sample, told, None if pair is None else decisions[pair])
         for sample, told, pair in zip(looked.samples, looked.graded, looked.pairs, strict=True)
     ]
 

@@ -14,23 +14,24 @@ engine's sums do not depend on the batch); the results are written only when eve
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from grhpc.engine.tokenizer import load_tokenizer
-from grhpc.engine.vllm_start import require_batch_invariance
+from grhpc.engine.vllm_start import refuse_batch_invariance, require_batch_invariance, schedule_here
 from grhpc.errors import GaveUp
 from grhpc.eval_config import ALONE, INVARIANT, EvalConfig
 from grhpc.evaluate.benchmarks import load_benchmarks
 from grhpc.evaluate.endpoint_sampler import EndpointSampler
 from grhpc.evaluate.engine_sampler import EngineSampler
 from grhpc.evaluate.grading import Looked, left_open, look, scores
+from grhpc.evaluate.in_hand import InHand
 from grhpc.evaluate.measured import Measured
 from grhpc.evaluate.results import write_results
 from grhpc.evaluate.sampling import Sampler
-from grhpc.judge.decide import Decided, Decider
+from grhpc.judge.decide import Decided, Decider, Decision, Pair
 from grhpc.judge.generative import Memory, NoMemory
 from grhpc.judge.make import judge_room, make_decider
 from grhpc.lifetime import Lifetime
@@ -44,6 +45,7 @@ from grhpc.store.rundir import QUEUES, RunDir
 from grhpc.store.serving import CutShort, serve
 
 QUESTIONS, SAMPLES, SCORES, RESULTS = QUEUES["eval"]
+_TOGETHER = 4  # shards that the judge is asked about at once: what a killed task repeats, and what stands in memory
 
 
 def main(run_dir: Path, life: Lifetime) -> None:
@@ -52,10 +54,19 @@ def main(run_dir: Path, life: Lifetime) -> None:
     config = run.evaluation()
     events = run.events("evaluate", life.job)
     events.emit("start", mode=config.verify.mode, restart=life.restart)
-    if config.batching == INVARIANT:
-        require_batch_invariance()
+    keep_batches(config.batching)
     with contextlib.closing(EvaluateWorker(run, config, life, events)) as worker:
         serve(run, lambda: worker.stage, worker, life, events)
+
+
+def keep_batches(batching: str) -> None:
+    """What this process's engines need for what `batching` promises. Raises ConfigError."""
+    if batching == INVARIANT:
+        require_batch_invariance()
+        return
+    refuse_batch_invariance(f"batching is {batching}")
+    if batching == ALONE:
+        schedule_here()
 
 
 class EvaluateWorker:
@@ -70,10 +81,10 @@ class EvaluateWorker:
         self.decider = self._make_decider()
         self.stage = QUESTIONS
         self._scorers = {name: entry.scorer for name, entry in self._entries.items()}
-        self._taken = _Taken(nothing, self._is_new)
+        self._idle_since_s = time.monotonic()
+        self._hand = InHand(nothing, self._is_new, self._idle_since_s)
         self._nothing_since_s: float | None = None
         self._so_far = Counter[str]()
-        self._idle_since_s = time.monotonic()
 
     def prepare(self) -> None:
         """Choose the stage, and start what it needs. Raises EngineError, GaveUp where only failed shards are left."""
@@ -101,14 +112,16 @@ class EvaluateWorker:
         if isinstance(lease.rows[0], QuestionShard):
             self._finish(lease)
             return
-        self._taken = _Taken(nothing if self._config.batching == ALONE else more, self._is_new)
-        if not self._taken.take(lease):
+        more = nothing if self._config.batching == ALONE else more
+        self._hand = InHand(more, self._is_new, self._idle_since_s)
+        if not self._hand.take(lease):
             return
-        wait_s = self._taken.last_s - self._idle_since_s
-        stage = self._grade if isinstance(lease.rows[0], Sample) else self._sample
-        stage(wait_s)
-        self._idle_since_s = self._taken.last_s
-        if self._taken.open:
+        if isinstance(lease.rows[0], Sample):
+            self._grade()
+        else:
+            self._sample()
+        self._idle_since_s = self._hand.last_s
+        if self._hand.open:
             raise CutShort(self._life.drain_reason or "the lease was lost")
 
     def close(self) -> None:
@@ -125,42 +138,52 @@ class EvaluateWorker:
         later = (SCORES,) if isinstance(lease.rows[0], Sample) else (SAMPLES, SCORES)
         return not any(lease.name in names for queue in later for names in self._queues[queue].names().values())
 
-    def _sample(self, wait_s: float) -> None:
-        taken = self._taken
-        with contextlib.closing(self.sampler.stream(taken.leases[0].rows, taken.further, self._should_stop)) as answers:
-            for number, samples in answers:
-                self._queues[SAMPLES].put(taken.leases[number].name, samples)
-                tokens = sum(sample.num_tokens or 0 for sample in samples)
-                words = {"samples": len(samples), "tokens": tokens, "usage": self.sampler.usage()}
-                self._end(taken.leases[number], wait_s, {"stage": "sample", **words})
-                wait_s = 0.0
+    def _sample(self) -> None:
+        hand = self._hand
 
-    def _grade(self, wait_s: float) -> None:
-        taken, room, shards = self._taken, judge_room(self._config), list[Looked]()
-        rows: Sequence[Any] | None = taken.leases[0].rows
-        while rows is not None:
-            if (looked := look(rows, self._scorers, self._should_stop)) is None:
+        def further() -> Sequence[Any] | None:
+            number = hand.further()
+            return None if number is None else hand.shards[number].rows
+
+        with contextlib.closing(self.sampler.stream(hand.shards[0].rows, further, self._should_stop)) as answers:
+            for number, samples in answers:
+                self._queues[SAMPLES].put(hand.shards[number].name, samples)
+                tokens = sum(sample.num_tokens or 0 for sample in samples)
+                told = {"stage": "sample", "samples": len(samples), "tokens": tokens, "usage": self.sampler.usage()}
+                self._events.emit("shard", **hand.end(number), **told)
+
+    def _grade(self) -> None:
+        hand, room, to_judge = self._hand, judge_room(self._config), dict[int, Looked]()
+        number: int | None = 0
+        while number is not None:
+            if (looked := look(hand.shards[number].rows, self._scorers, self._should_stop)) is None:
                 return
-            shards.append(looked)
-            rows = taken.further() if len(left_open(shards)) < room else None
-        names = "+".join(lease.name for lease in taken.leases)
-        decided = self.decider.decide(left_open(shards), self._should_stop, names)
+            if any(looked.pairs):
+                to_judge[number] = looked
+            else:
+                self._score(number, looked, {})
+            has_room = len(to_judge) < _TOGETHER and len(left_open(to_judge.values())) < room
+            number = hand.further() if has_room else None
+        if to_judge:
+            self._judge(to_judge)
+
+    def _judge(self, shards: dict[int, Looked]) -> None:
+        names = "+".join(self._hand.shards[number].name for number in shards)
+        decided = self.decider.decide(left_open(shards.values()), self._should_stop, names)
         if decided is None:
             return
         judging = self._judging(decided) if self._config.verify.asks_a_model else {}
-        for lease, looked in zip(taken.leases, shards, strict=True):
-            graded = scores(looked, decided)
-            self._queues[SCORES].put(lease.name, graded)
-            layers = dict(Counter(score.layer for score in graded))
-            self._end(lease, wait_s, {"stage": "grade", "samples": len(graded), "layers": layers, **judging})
-            wait_s, judging = 0.0, {}  # of all of them, so they are told once
+        for number, looked in shards.items():
+            self._score(number, looked, decided.decisions, **judging)
+            judging = {}  # of all of them, so it is told once
         for problem in decided.problems:
             self._events.emit("error", problem=problem)
 
-    def _end(self, lease: Lease[Any], wait_s: float, told: dict[str, Any]) -> None:
-        """The shard is delivered. Of shards that overlap each second counts once."""
-        seconds, held_s = self._taken.end(lease)
-        self._events.emit("shard", shard=lease.name, seconds=seconds, held_s=held_s, wait_s=wait_s, **told)
+    def _score(self, number: int, looked: Looked, decisions: Mapping[Pair, Decision], **judging: Any) -> None:
+        graded = scores(looked, decisions)
+        self._queues[SCORES].put(self._hand.shards[number].name, graded)
+        told = {"stage": "grade", "samples": len(graded), "layers": dict(Counter(score.layer for score in graded))}
+        self._events.emit("shard", **self._hand.end(number), **told, **judging)
 
     def _judging(self, decided: Decided) -> dict[str, Any]:
         told = [decision for decision in decided.decisions.values() if decision.audit]
@@ -236,55 +259,14 @@ class EvaluateWorker:
 
     def _should_stop(self) -> bool:
         """Shards that were taken from us are done beside the others: to stop would cost theirs."""
-        held = self._taken.open
+        held = self._hand.open
         return self._life.draining or (bool(held) and all(lease.lost for lease in held))
 
     def _stalled(self, seconds: float) -> None:
         problem = f"the engine made no progress for {seconds:.0f} s"
-        for lease in self._taken.open:
+        for lease in self._hand.open:
             lease.fail(problem)
         self._events.emit("error", problem=problem)
-
-
-class _Taken:
-    """The shards that are worked on together, in the order in which they were taken.
-
-    `more` brings further ones; one that `is_new` denies ends at once. `last_s`: when the last one was delivered, or the
-    first one taken.
-    """
-
-    def __init__(self, more: More, is_new: Callable[[Lease[Any]], bool]) -> None:
-        self._more, self._is_new = more, is_new
-        self.leases: list[Lease[Any]] = []
-        self._begun_s: dict[str, float] = {}
-        self.last_s = time.monotonic()
-
-    @property
-    def open(self) -> list[Lease[Any]]:
-        return [lease for lease in self.leases if not lease.ended]
-
-    def take(self, lease: Lease[Any]) -> bool:
-        """Whether it is to be worked on."""
-        if not self._is_new(lease):
-            lease.done()
-            return False
-        self.leases.append(lease)
-        self._begun_s[lease.name] = time.monotonic()
-        return True
-
-    def further(self) -> Sequence[Any] | None:
-        """The rows of another shard, which is then in hand; None: not now."""
-        while (lease := self._more()) is not None:
-            if self.take(lease):
-                return lease.rows
-        return None
-
-    def end(self, lease: Lease[Any]) -> tuple[float, float]:
-        """It is delivered: the seconds since the last delivery, and those that it was in hand."""
-        lease.done()
-        now_s, before_s = time.monotonic(), self.last_s
-        self.last_s = now_s
-        return now_s - before_s, now_s - self._begun_s[lease.name]
 
 
 def _lengths(config: EvalConfig) -> Any:

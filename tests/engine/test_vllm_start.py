@@ -17,8 +17,9 @@ FOR_CPUS = ("TORCH_COMPILE_DISABLE", "VLLM_CPU_OMP_THREADS_BIND", "VLLM_ENABLE_V
 def asked_for(monkeypatch):
     """The EngineArgs of a start, and the environment that its children would inherit."""
 
-    def start(has_gpu, **settings):
+    def start(has_gpu, person=None, **settings):
         kept = {name: value for name, value in os.environ.items() if name not in (*FOR_CPUS, "VLLM_RPC_BASE_PATH")}
+        kept |= person or {}
         monkeypatch.setattr(os, "environ", kept)
         monkeypatch.setattr(vllm_start, "_has_gpu", lambda: has_gpu)
         monkeypatch.setattr(vllm_start, "socket_folder", lambda: "/tmp")
@@ -34,6 +35,16 @@ def test_on_gpus_vllm_keeps_its_graphs_its_compiler_and_its_own_process(asked_fo
     assert (args.gpu_memory_utilization, args.kv_cache_memory_bytes) == (0.9, None)
     assert not [name for name in FOR_CPUS if name in environment]
     assert environment["VLLM_WORKER_MULTIPROC_METHOD"] == "spawn", "a fork would take a CUDA context along"
+
+
+def test_a_scheduler_in_our_process_leaves_the_gpus_memory_to_a_child(asked_for, monkeypatch):
+    """Which gives it back for the judge's engine when it ends."""
+    args, _ = asked_for(has_gpu=True)
+    assert args.distributed_executor_backend is None
+    args, _ = asked_for(has_gpu=True, person={"VLLM_ENABLE_V1_MULTIPROCESSING": "0"})
+    assert args.distributed_executor_backend == "mp"
+    args, _ = asked_for(has_gpu=False)
+    assert args.distributed_executor_backend is None
 
 
 def test_on_cpus_vllm_neither_compiles_nor_starts_a_process(asked_for):

@@ -3,6 +3,8 @@ depend on the batch."""
 
 import os
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from eval_bench import Scripted, Task, configured, make_evaluation, result
@@ -10,11 +12,15 @@ from random_models import random_model
 
 from grhpc.config import RoleConfig
 from grhpc.config_file import check
+from grhpc.engine.vllm import Completion
 from grhpc.engine.vllm_start import require_batch_invariance
-from grhpc.errors import ConfigError, EngineError
+from grhpc.errors import ConfigError, EngineError, StoreError
 from grhpc.evaluate import worker as evaluate_worker
+from grhpc.evaluate.benchmarks import load_benchmarks
+from grhpc.evaluate.engine_sampler import EngineSampler
 from grhpc.evaluate.results import _depends_on
 from grhpc.lifetime import Lifetime
+from grhpc.records import Question
 from grhpc.store.queue import Lease
 
 SHARDS = 6
@@ -122,7 +128,7 @@ def test_a_drain_gives_all_that_are_in_hand_back_as_they_were(tmp_path, model, e
     look = task.worker._should_stop
 
     def drain_with_two_in_hand() -> bool:
-        if len(task.worker._taken.open) == 2:
+        if len(task.worker._hand.open) == 2:
             task.life.drain("signal SIGUSR2")
         return look()
 
@@ -140,18 +146,86 @@ def scripted(folder, batching, name="e", **changes):
     return run, Task(run, "local-1", Scripted(3, lambda question, k: f"\\boxed{{{question.gold}}}", **changes))
 
 
-@pytest.mark.parametrize(("batching", "held"), [("alone", 1), ("continuous", 3)])
-def test_an_engine_holds_one_shard_or_several(tmp_path, batching, held, monkeypatch):
+@pytest.mark.parametrize(("batching", "asked"), [("alone", 0), ("continuous", 3)])
+def test_further_shards_are_asked_for_by_continuous_batching_alone(tmp_path, batching, asked):
     run, task = scripted(tmp_path, batching)
-    most, put = [], type(run.queue("samples")).put
+    lease, further = run.queue("questions").claim("local-1"), []
 
-    def count(self, name, rows):
-        most.append(len(task.worker._taken.leases))
-        return put(self, name, rows)
+    def more(fits):
+        further.append(fits)
+        return run.queue("questions").claim("local-1") if len(further) < 3 else None
 
-    monkeypatch.setattr(type(run.queue("samples")), "put", count)
+    task.worker.prepare()
+    task.worker.work(lease, more)
+    assert len(further) == asked
+
+
+def test_an_engine_without_room_is_given_no_further_shard(tokenizer):
+    """Else one task would take the whole evaluation."""
+    config = configured(Path("nowhere"), "tiny")
+    sampler = EngineSampler(config, load_benchmarks(config), lambda: "", "d", print)
+    added, asked = [], []
+
+    class Host:
+        """Room for two; each is answered when the third step after it is over."""
+
+        engine = SimpleNamespace(tokenizer=tokenizer)
+        has_room = property(lambda self: len(added) < 2)
+
+        def add(self, requests):
+            added.append([3, len(requests)])
+            return len(added) - 1
+
+        def step(self):
+            for shard in added:
+                shard[0] -= 1
+            return {i: [[Completion([5], [], "a", "stop")]] * num for i, (left, num) in enumerate(added) if left == 0}
+
+        def abort(self): ...
+
+    def further():
+        asked.append(len(added))
+        return [question_of("tiny", len(added))]
+
+    sampler._host = Host()
+    answered = list(sampler.stream([question_of("tiny", 0)], further, lambda: False))
+    assert [number for number, _ in answered] == [0, 1] and asked == [1]
+    assert [samples[0].index for _, samples in answered] == [0, 1]
+
+
+def question_of(benchmark, index):
+    about = {"question": "q", "prompt": "q", "options": [], "gold": "a", "gold_type": "", "groups": "{}"}
+    return Question(benchmark=benchmark, item=str(index), index=index, num_samples=1, **about)
+
+
+def test_a_hiccup_of_the_filesystem_costs_nothing_that_is_in_hand(tmp_path, monkeypatch):
+    _, task = scripted(tmp_path, "continuous")
+    real, looks = task.worker._is_new, []
+
+    def listing(lease):
+        looks.append(lease.name)
+        if len(looks) == 2:
+            raise StoreError("stale file handle")
+        return real(lease)
+
+    monkeypatch.setattr(task.worker, "_is_new", listing)
     assert task.serve() == "the run is finished"
-    assert max(most) == held
+    assert not task.told("error") and len(looks) > 3
+    assert {event["attempt"] for event in task.told("cut")} == set()
+
+
+def test_shards_that_were_taken_from_us_are_done_beside_the_others(tmp_path):
+    """To stop would cost theirs; where all were taken there is nothing to go on for."""
+    run, task = scripted(tmp_path, "continuous")
+    leases = [run.queue("questions").claim("local-1") for _ in range(2)]
+    assert all(task.worker._hand.take(lease) for lease in leases)
+    lost = []
+    for lease in leases:
+        lease._heartbeat = SimpleNamespace(lost=lost.__contains__, forget=print)
+    lost.append(leases[0]._path)
+    assert not task.worker._should_stop()
+    lost.append(leases[1]._path)
+    assert task.worker._should_stop()
 
 
 def test_after_a_failure_among_several_each_is_asked_alone(tmp_path):
@@ -163,7 +237,7 @@ def test_after_a_failure_among_several_each_is_asked_alone(tmp_path):
 
     def breaks_in_company(first, further, should_stop):
         for number, samples in real(first, further, should_stop):
-            together.append(len(task.worker._taken.leases))
+            together.append(len(task.worker._hand._begun_s))
             if together[-1] == 3:
                 raise EngineError("it broke")
             yield number, samples
@@ -209,6 +283,10 @@ def test_batch_invariance_is_refused_where_there_is_none(tmp_path, monkeypatch):
 
 def test_batch_invariance_holds_for_every_engine_of_the_process_or_is_refused(monkeypatch):
     monkeypatch.setattr("grhpc.engine.vllm_start._has_gpu", lambda: True)
+    monkeypatch.setattr("grhpc.engine.vllm_start._is_new_enough", lambda: False)
+    with pytest.raises(ConfigError, match=r"compute capability is below 8\.0"):
+        require_batch_invariance()
+    monkeypatch.setattr("grhpc.engine.vllm_start._is_new_enough", lambda: True)
     monkeypatch.setenv("VLLM_BATCH_INVARIANT", "0")
     with pytest.raises(ConfigError, match="batching is invariant, but VLLM_BATCH_INVARIANT is 0"):
         require_batch_invariance()
@@ -216,6 +294,20 @@ def test_batch_invariance_holds_for_every_engine_of_the_process_or_is_refused(mo
     monkeypatch.delenv("VLLM_USE_BREAKABLE_CUDAGRAPH", raising=False)
     require_batch_invariance()
     assert [os.environ.pop(name) for name in ("VLLM_BATCH_INVARIANT", "VLLM_USE_BREAKABLE_CUDAGRAPH")] == ["1", "1"]
+
+
+@pytest.mark.parametrize("batching", ["alone", "continuous"])
+def test_kernels_that_the_summary_would_not_name_are_refused(monkeypatch, batching):
+    monkeypatch.setenv("VLLM_BATCH_INVARIANT", "1")
+    with pytest.raises(ConfigError, match=f"batching is {batching}, but VLLM_BATCH_INVARIANT is 1"):
+        evaluate_worker.keep_batches(batching)
+
+
+@pytest.mark.parametrize(("batching", "set_to"), [("alone", "0"), ("continuous", None)])
+def test_what_is_in_a_batch_depends_on_no_other_process_where_bytes_are_promised(monkeypatch, batching, set_to):
+    monkeypatch.delenv("VLLM_ENABLE_V1_MULTIPROCESSING", raising=False)
+    evaluate_worker.keep_batches(batching)
+    assert os.environ.pop("VLLM_ENABLE_V1_MULTIPROCESSING", None) == set_to
 
 
 def test_the_summary_says_how_batches_were_made(tmp_path):

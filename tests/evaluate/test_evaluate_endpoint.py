@@ -128,7 +128,7 @@ def test_a_question_that_is_refused_for_what_it_says_is_one_wrong_answer(tmp_pat
     assert [s.finish_reason for s in found] == ["refused"] + ["stop"] * (together - 1)
     assert (found[0].response, found[0].num_tokens) == ("", 0)
     looked = look(found[:1], {"tiny": "tiny"}, never)
-    [score] = scores(looked, ExactDecider().decide(left_open([looked]), never))
+    [score] = scores(looked, ExactDecider().decide(left_open([looked]), never).decisions)
     assert (score.score, score.extracted, score.layer) == (0.0, None, "extract")
     part = summarise([score], load_benchmarks(configured(tmp_path, "tiny"))["tiny"])
     assert part["refused"]["num"] == 1 and part["missing"]["num"] == part["too_long"]["num"] == 0

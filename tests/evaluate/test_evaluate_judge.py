@@ -110,7 +110,34 @@ def test_the_judge_is_asked_of_one_shard_or_of_several_at_once(tmp_path, monkeyp
     assert {row["reason"] for row in found} == {f"One of {num}. Final Decision: Yes" for num in together}
     shards = [event for event in task.told("shard") if event["stage"] == "grade"]
     assert len(shards) == 2 and sum(event["samples"] for event in shards) == 4
-    assert shards[-1].get("so_far", shards[0]["so_far"])["asked"] == (4 if batching == "alone" else 3)
+    asked_for = 4 if batching == "alone" else 3
+    assert sum(event.get("asked", 0) for event in shards) == asked_for
+    assert [event["so_far"]["asked"] for event in shards if "so_far" in event][-1] == asked_for
+    task.worker.close()
+
+
+def test_a_shard_that_rules_settle_waits_for_no_judge_and_few_are_judged_together(tmp_path, monkeypatch):
+    """Else the first task would take every shard that is there, and deliver none until all are judged."""
+    monkeypatch.setattr(make, "make_engine_judge", lambda *_: Telling())
+    settled = [{"question": f"What is {i}?", "answer": str(i)} for i in range(6)]
+    left = [{"question": f"Who is {i}?", "answer": f"person {i}"} for i in range(6)]
+    run = make_evaluation(tmp_path, judged(tmp_path, settled + left, "hybrid", per_shard=1, batching="continuous"))
+    answers = lambda question, k: f"\\boxed{{{question.gold if question.index < 6 else 'somebody else'}}}"  # noqa: E731
+    task, in_hand = asked(run, "local-1", answers), []
+    put = type(run.queue("scores")).put
+
+    def count(self, name, rows):
+        in_hand.append(len(task.worker._hand.shards))
+        return put(self, name, rows)
+
+    monkeypatch.setattr(type(run.queue("scores")), "put", count)
+    while run.queue("questions").counts()["ready"]:
+        task.step()
+    in_hand.clear()
+    assert task.serve() == "the run is finished"
+    reasons = [row["reason"] for row in pq.read_table(run.samples_path).to_pylist()]
+    assert sorted(reasons[6:]) == ["One of 2. Final Decision: Yes"] * 2 + ["One of 4. Final Decision: Yes"] * 4
+    assert max(in_hand) <= 4 + 1
     task.worker.close()
 
 

@@ -282,7 +282,7 @@ def test_a_hanging_engine_fails_its_shard(tmp_path):
     run = make_evaluation(tmp_path, configured(tmp_path, "tiny"))
     task = scripted(run)
     leases = [run.queue("questions").claim("local-1") for _ in range(2)]
-    assert all(task.worker._taken.take(lease) for lease in leases)
+    assert all(task.worker._hand.take(lease) for lease in leases)
     task.worker._stalled(900.0)
     assert all(lease.ended.startswith("failed: the engine made no progress for 900 s") for lease in leases)
     assert [e["problem"] for e in task.told("error")] == ["the engine made no progress for 900 s"]
