@@ -55,8 +55,8 @@ class EvalConfig:
     benchmarks: list[str]  # entries by name, in the order of the table
     data: EvalDataConfig
     model: ModelConfig = field(default_factory=lambda: ModelConfig(model=""))  # the command line names it
-    # What may be in an engine at one time. alone: one shard, so the bytes depend on it alone, but the engine drains after
-    # each; continuous: shards follow one another without a gap, and sums may round otherwise with the company;
+    # What may be in an engine at one time. alone: one shard, so the bytes depend on it alone, but the engine drains
+    # after each; continuous: shards follow one another without a gap, and sums may round otherwise with the company;
     # invariant: so too, by vLLM's batch-invariant kernels, which are slower: the same bytes in any company. GPUs only.
     batching: str = ALONE
     entries: dict[str, Any] = field(default_factory=dict)  # further benchmarks, or changes to the shipped ones
