@@ -14,7 +14,7 @@ _DEEPEST = 30
 _MOST_BITS = 40_000  # of a fraction; 2,500 factorial has 25,000
 _MOST_FACTORIAL = 2500
 _MOST_DEGREE = 1000
-_BARE = r"\d[\d.]*\s*%?"
+_BARE = r"\d[\d.]*+(?:\s*+%)?+"
 _RANGE = re.compile(rf"{_BARE}\s*-\s*{_BARE}(?:\s*-\s*{_BARE})*|{_BARE}(?:\s*/\s*{_BARE}){{2,}}")  # 5-6, or a date
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)|(?P<name>\\?[A-Za-z]+)|(?P<sign>[-+*/^(){}\[\]!%_]))"

@@ -412,6 +412,12 @@ def test_numbers_of_any_size_are_read_in_no_time_or_not_at_all(text):
     assert number is None or number >= 1
 
 
+@pytest.mark.parametrize("unit", ["1 -", "1 - ", "5% -", "1 / ", "1 -1/"])
+@pytest.mark.timeout(30)
+def test_no_row_of_signs_is_looked_at_in_all_ways_there_are(unit):
+    assert read_number(unit * (199 // len(unit))) is None
+
+
 NUMBERS = [
     "$\\frac{4}{9}$",
     "$-\\frac{1}{54}$",
