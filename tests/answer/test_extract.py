@@ -102,6 +102,7 @@ def test_boxes(response, answer):
         ("\u56e0\u6b64\uff0c\u6700\u7ec8\u7b54\u6848\u662f **5**\u3002", "5"),
         ("\u7b54\u6848\u4e3a: 5", "5"),
         ("\u7b54\u6848\u662f4\u3002\nAnswer: 5", "5"),
+        ("\u7b54\u6848\uff1a4\n\u8fd9\u5c31\u662f\u7b54\u6848\u662f5", "4"),  # an explicit one goes before prose
         ("<answer>5</answer>", "5"),
         ("<ANSWER>The answer is 5.</ANSWER>", "5"),
         ("<think>6?</think>\n<answer>\n**5**\n</answer>", "5"),
@@ -142,6 +143,8 @@ def test_markers(response, answer):
         "Final Answer:\n\\[\n\\boxed{\n12",
         "Answer: 12, that is \\fbox{1",
         "<answer></answer>",
+        "<answer>\n5\nsince it is so\n</answer>",
+        "<answer>we add two and three and so find that it makes five</answer>",
         "<answer>\\boxed{5</answer>",
     ],
 )
