@@ -69,7 +69,7 @@ def amended(run: RunDir, overrides: Sequence[str]) -> tuple[Settings, Changes]:
     changes = _differences(_flat(asdict(old)), _flat(asdict(new)))
     for setting in changes:
         if setting.startswith("run."):
-            raise ConfigError(f"{setting} is the run's identity", "begin another run: start CONFIG --set run.name=...")
+            raise ConfigError(f"{setting} is the run's identity", f"begin another run: {_begin(run)}")
         if not _may_change(run, setting, changes[setting]):
             _refuse_unless_moved(run, setting, changes[setting])
     if changes:
@@ -171,6 +171,27 @@ def _changeable(run: RunDir) -> tuple[str, ...]:
     return tuple(start for start in allowed if any(setting.startswith(start) for setting in has))
 
 
+def _allowed(run: RunDir, setting: str) -> str:
+    """What may change, for people: sections, and by name only what is beside this setting."""
+    said, parts = [], dict[str, list[str]]()
+    for start in _changeable(run):
+        section, _, key = start.rpartition(".")
+        if start.endswith((".", "_")):
+            said.append(f"{start}*")
+        else:
+            parts.setdefault(section, []).append(key)
+    beside = setting.rpartition(".")[0]
+    if keys := parts.pop(beside, []):
+        said.append(f"{beside}.{{{','.join(keys)}}}")
+    return ", ".join(said) + (f", parts of {', '.join(parts)}" if parts else "")
+
+
+def _begin(run: RunDir) -> str:
+    """How another run of this kind is begun."""
+    verb = {"eval": "evaluate MODEL CONFIG", "sft": "sft CONFIG"}.get(run.kind, "start CONFIG")
+    return f"{verb} --set run.name=..."
+
+
 def begun(run: RunDir) -> bool:
     """Whether the trainer ever came as far as its first weights; an evaluation has its questions from the beginning."""
     return (
@@ -202,10 +223,9 @@ def _refuse_unless_moved(run: RunDir, setting: str, values: list[Any]) -> None:
     if setting == "data.prepared":  # `resume` compares its digest anyway
         return
     if setting not in MAY_MOVE:
-        allowed = ", ".join(_changeable(run))
         raise ConfigError(
             f"{setting} cannot change once a run has begun: it would be another run",
-            f"begin one: start CONFIG --set run.name=...; these may change: {allowed} and moved models",
+            f"begin one: {_begin(run)}; these may change: {_allowed(run, setting)} and moved models",
         )
     was = run.about.get("models", {}).get(setting) or model_digest(values[0])
     if not was or was != model_digest(values[1]):

@@ -215,7 +215,9 @@ def _inputs(config: Settings, path: str) -> Iterator[Check]:
             )
         else:
             yield Check(FAIL, f"{name}: no model in {model}", f"give a model's folder or Hub id in {name}.model")
-    if (Path(config.data.prepared) / "manifest.json").is_file():
+    prepared = Path(config.data.prepared)
+    wanted = [f"{name}.json" for name in config.benchmarks] if isinstance(config, EvalConfig) else ["manifest.json"]
+    if all((prepared / name).is_file() for name in wanted):
         yield Check(OK, f"data prepared in {config.data.prepared}")
     elif isinstance(config, EvalConfig) or config.data.source:
         origin = "" if isinstance(config, EvalConfig) else f", from {config.data.source}"
@@ -231,7 +233,7 @@ def _asked(config: Settings, path: str) -> Iterator[Check]:
         code, text = _run("nvidia-smi", "-L") if shutil.which("nvidia-smi") else (1, "")
         have = 0 if code else len(text.splitlines())
         few = have < wanted
-        yield Check(FAIL if few else OK, f"{wanted} GPUs asked for, {have} here", "ask for fewer" if few else "")
+        yield Check(FAIL if few else OK, f"GPUs asked for: {wanted}; here: {have}", "ask for fewer" if few else "")
         return
     if shutil.which("sbatch") is None:
         return

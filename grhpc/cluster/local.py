@@ -57,7 +57,7 @@ def require_gpus(config: AnyConfig, tasks: Mapping[str, int], root: Path) -> Non
     free = _free_gpus(root) if needed else []
     if needed > len(free):
         raise ClusterError(
-            f"{needed} GPUs are asked for, and {len(free)} are free here{': ' if free else ''}{', '.join(free)}",
+            f"GPUs asked for: {needed}; free here: {len(free)}{f' ({names})' if (names := ', '.join(free)) else ''}",
             "ask for fewer tasks or GPUs in cluster.*, name more in CUDA_VISIBLE_DEVICES, or stop another run",
         )
 

@@ -66,7 +66,7 @@ def create(root: Path, config: EvalConfig, model: Model, **about: Any) -> RunDir
         raise DataError(f"{config.data.prepared} lacks questions", "run: python -m grhpc.evaluate.prepare CONFIG")
     parts = prepared["benchmarks"]
     extent = Extent(
-        questions={name: parts[name]["questions"] for name in config.benchmarks},
+        questions={name: _num_asked(parts[name]["questions"], config) for name in config.benchmarks},
         samples={name: parts[name]["samples"] // parts[name]["questions"] for name in config.benchmarks},
         per_shard=config.sample.questions_per_shard,
     )
@@ -89,6 +89,10 @@ def create(root: Path, config: EvalConfig, model: Model, **about: Any) -> RunDir
     about["data"] = {name: parts[name]["data_sha256"] for name in config.benchmarks}
     about["questions"] = {name: parts[name]["sha256"] for name in config.benchmarks}
     return RunDir.create(root, config, fill, **about)
+
+
+def _num_asked(num: int, config: EvalConfig) -> int:
+    return num if config.data.limit is None else min(num, config.data.limit)
 
 
 def put_back(run: RunDir) -> int:

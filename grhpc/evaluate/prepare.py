@@ -2,6 +2,7 @@
 
 For each benchmark NAME.parquet (Question rows) and then NAME.json (what they were made of) in data.prepared, so that
 evaluations of different benchmarks may share the folder. Also a program: `python -m grhpc.evaluate.prepare CONFIG`.
+All of a benchmark's questions are prepared: an evaluation with data.limit asks the first of them.
 Does not know: models, chat templates, runs. Invariant: NAME.json is written last, so a benchmark with one is whole;
 nothing is written before all that are wanted have been read.
 """
@@ -97,6 +98,9 @@ def _unchanged(config: EvalConfig, name: str, entry: Benchmark, with_data: bool)
         return None
     now = _settings(config, entry)
     different = [key for key in now if part["settings"].get(key) != now[key]]
+    first = part["settings"].get("limit")  # of a folder from when only the first questions were prepared
+    if first is not None and (config.data.limit is None or config.data.limit > first):
+        different.append("limit")
     sources = list(zip(part.get("sources", []), _sources(config, entry), strict=False))
     if not sources or not all(_may_be_the_same(before, after) for before, after in sources):
         different.append("source")
@@ -129,7 +133,6 @@ def _settings(config: EvalConfig, entry: Benchmark) -> dict[str, Any]:
     few_shot, wanted = settings.pop("few_shot"), _num_examples(config, entry)
     settings |= {
         "prompt": PROMPTS.get(entry.prompt, entry.prompt),
-        "limit": config.data.limit,
         "few_shot": wanted,
         "examples": few_shot | {"source": ""} if wanted else None,
     }

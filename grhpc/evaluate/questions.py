@@ -30,8 +30,6 @@ def read_questions(name: str, benchmark: Benchmark, config: EvalConfig) -> tuple
     rows = [row for row in source.rows if _wanted(row, benchmark.where)]
     if not rows:
         raise DataError(f"{name}: no row of {source.name} is as `where` says", "mend the entry, or name other data")
-    if config.data.limit is not None:
-        rows = rows[: config.data.limit]
     orders = _orders(benchmark.shuffle_seed, [len(reader.options(row)) for row in rows])
     examples = _examples(name, benchmark, config.sample.few_shot)
     asked = [reader.question(index, row, orders[index], examples) for index, row in enumerate(rows)]

@@ -81,12 +81,15 @@ def _samples(shards: Sequence[QuestionShard], names: set[str]) -> int:
 
 
 def _pace(events: Sequence[Event], stage: str, now_s: float) -> float | None:
-    """Samples a second of all tasks together, over the last minutes."""
+    """Samples a second of all tasks together, over what they worked of the last minutes: a stop in between is none."""
     recent = [e for e in events if e["event"] == "shard" and e.get("stage") == stage and now_s - e["t"] <= RECENT_S]
     if not recent:
         return None
-    began_s = min(e["t"] - (e.get("seconds") or 0.0) for e in recent)
-    return float(sum(e.get("samples") or 0 for e in recent) / max(max(e["t"] for e in recent) - began_s, 1e-3))
+    worked_s = until_s = 0.0
+    for began_s, ended_s in sorted((e["t"] - (e.get("seconds") or 0.0), e["t"]) for e in recent):
+        worked_s += max(ended_s - max(began_s, until_s), 0.0)
+        until_s = max(until_s, ended_s)
+    return float(sum(e.get("samples") or 0 for e in recent) / max(worked_s, 1e-3))
 
 
 def _left_s(left: Mapping[str, int], pace: Mapping[str, float | None]) -> float | None:

@@ -122,6 +122,12 @@ def test_what_an_evaluation_computes_may_not_change_on_its_way(evaluation, overr
         amend.amended(run, [override])
     setting = override.partition("=")[0]
     assert f"{setting} cannot change once a run has begun" in caught.value.problem
+    begin, allowed = caught.value.remedy.split("; these may change: ")
+    assert begin == "begin one: evaluate MODEL CONFIG --set run.name=..."
+    assert allowed.startswith("cluster.*, store.*, ") and ", parts of " in allowed
+    sizes = "sample.engine.{gpu_memory_utilization,kv_cache_mb,stall_s}"
+    assert (sizes in allowed) == setting.startswith("sample.engine.")
+    assert len(allowed) < 200, "short enough to be read"
     assert not amend.may_change(run, {setting: ["", "x"]})
 
 

@@ -59,7 +59,7 @@ def test_each_ill_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     failed = lines(config)[doctor.FAIL]
     assert failed[0] == "no-such-package is not installed"
     assert failed[1].startswith("policy: no model in") and failed[2].startswith("no prepared data in")
-    assert failed[3].startswith("99 GPUs asked for")
+    assert failed[3].startswith("GPUs asked for: 99; here:")
 
 
 @pytest.mark.parametrize(
@@ -151,3 +151,6 @@ def test_a_run_of_another_kind_is_looked_at_too(monkeypatch: pytest.MonkeyPatch,
     assert any("model grhpc/data/tiny_models/policy" in what for what in tuning[doctor.OK])
     evaluation = lines(load_any("configs/eval-tiny.yaml", [f"data.prepared={tmp_path}"]))
     assert "data not prepared yet" in evaluation[doctor.WARN] and not evaluation.get(doctor.FAIL)
+    (tmp_path / "tiny.json").write_text("{}")
+    evaluation = lines(load_any("configs/eval-tiny.yaml", [f"data.prepared={tmp_path}"]))
+    assert f"data prepared in {tmp_path}" in evaluation[doctor.OK]

@@ -17,11 +17,13 @@ from grhpc.data import tiny
 from grhpc.errors import ConfigError, CorruptFile, GaveUp, StoreError
 from grhpc.evaluate import worker
 from grhpc.evaluate.create import put_back
+from grhpc.evaluate.prepare import load_questions
 from grhpc.evaluate.sampling import first_seed
 from grhpc.evaluate.statistics import TOO_LONG
 from grhpc.judge.decide import Decided, Decision
 from grhpc.records import NO_VERDICT, YES, Sample, Score
 from grhpc.store.model_digest import model_digest
+from grhpc.store.questions import Extent
 from grhpc.store.shard import write_shard
 
 
@@ -206,6 +208,23 @@ def test_questions_that_are_lost_come_from_the_prepared_data_and_from_no_other(t
     shutil.rmtree(tmp_path / "prepared")
     with pytest.raises(Exception, match="questions of tiny are lost"):
         put_back(run)
+
+
+def test_a_limit_asks_the_first_of_questions_that_are_prepared_whole(tmp_path):
+    config = configured(tmp_path, "tiny", "aime24")
+    first, whole = (replace(config, data=replace(config.data, limit=limit)) for limit in (20, None))
+    more = make_evaluation(tmp_path, replace(whole, benchmarks=["tiny"]), "more")
+    run = make_evaluation(tmp_path, first, "first")
+    assert run.about["questions"]["tiny"] == more.about["questions"]["tiny"]
+    assert Extent.of(more.about).questions["tiny"] > Extent.of(run.about).questions["tiny"] == 20
+    lost = run.queue("questions").claim("x")
+    lost.done()
+    assert put_back(run) == 1
+    scripted(run).serve()
+    asked = [row.item for row in rows(run) if row.benchmark == "tiny"]
+    assert asked == [question.item for question in load_questions(tmp_path / "prepared", "tiny")][:20]
+    summary = json.loads(run.summary_path.read_text())
+    assert (summary["benchmarks"]["tiny"]["samples"], summary["config"]["limit"]) == (20, 20)
 
 
 class Judge:

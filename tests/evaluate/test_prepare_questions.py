@@ -14,12 +14,12 @@ from grhpc.evaluate.prepare import load_questions, main, prepare, read_current, 
 
 
 def test_every_benchmark_comes_back_as_it_was_read(tmp_path):
-    config = evaluation(*PLACES, "tiny", prepared=tmp_path, limit=2)
+    config = evaluation(*PLACES, prepared=tmp_path)
     manifest = prepare(config)
-    assert list(manifest["benchmarks"]) == [*PLACES, "tiny"]
+    assert list(manifest["benchmarks"]) == [*PLACES]
     for name, part in manifest["benchmarks"].items():
         asked = load_questions(tmp_path, name)
-        assert 1 <= len(asked) == part["questions"] <= 2
+        assert 1 <= len(asked) == part["questions"]
         assert part["samples"] == len(asked) * (32 if name.startswith("aime") else 1)
         assert len(part["data_sha256"]) == len(part["sha256"]) == 64
     assert read_prepared(config) == manifest
@@ -45,7 +45,6 @@ def test_two_preparations_give_the_same_bytes(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"limit": 1}, "limit"),
         ({"few_shot": 2}, "few_shot, examples"),
         ({"entries": {"math500": {"prompt": "{question}"}}}, "prompt"),
         ({"sources": {"math500": "other.jsonl"}}, "source"),
@@ -58,7 +57,9 @@ def test_other_settings_are_refused(settings, named, tmp_path):
     assert named in refused.value.problem and "math500.json" in refused.value.remedy
 
 
-@pytest.mark.parametrize("settings", [{"max_prompt_tokens": 7}, {"entries": {"math500": {"published": {"ours": 1.0}}}}])
+@pytest.mark.parametrize(
+    "settings", [{"max_prompt_tokens": 7}, {"limit": 1}, {"entries": {"math500": {"published": {"ours": 1.0}}}}]
+)
 def test_settings_that_no_question_shows_do_not_matter(settings, tmp_path):
     manifest = prepare(evaluation("math500", prepared=tmp_path))
     assert read_prepared(evaluation("math500", prepared=tmp_path, **settings)) == manifest
@@ -189,14 +190,26 @@ def test_a_half_written_benchmark_is_none(tmp_path):
 def test_the_program_prepares_and_says_so_and_refuses_in_two_lines(tmp_path, capsys):
     path = tmp_path / "eval.yaml"
     path.write_text(dump(evaluation("math500", "gsm8k", prepared=tmp_path / "p")))
-    assert main([str(path), "--set", "data.limit=1"]) == 0
+    assert main([str(path)]) == 0
     out = capsys.readouterr().out
-    assert "math500: 1 questions" in out and f"prepared in {tmp_path / 'p'}" in out
+    assert "math500: 3 questions" in out and f"prepared in {tmp_path / 'p'}" in out
     assert main([str(path), "--set", "data.limit=1"]) == 0
     assert "already prepared" in capsys.readouterr().out
-    assert main([str(path)]) == 2
+    assert main([str(path), "--set", "sample.few_shot=1"]) == 2
     problem, remedy = capsys.readouterr().err.strip().splitlines()
     assert problem.startswith("error: math500 in") and remedy.startswith("  do: name another folder")
+
+
+def test_a_folder_that_holds_the_first_questions_only_serves_no_more_than_those(tmp_path):
+    """As folders did that were prepared before a limit was the evaluation's."""
+    prepare(evaluation("math500", prepared=tmp_path))
+    part = json.loads((tmp_path / "math500.json").read_text())
+    part["settings"]["limit"] = 2
+    (tmp_path / "math500.json").write_text(json.dumps(part))
+    assert read_prepared(evaluation("math500", prepared=tmp_path, limit=2))
+    for more in (3, None):
+        with pytest.raises(DataError, match="limit"):
+            read_prepared(evaluation("math500", prepared=tmp_path, limit=more))
 
 
 def test_the_manifest_is_plain_json_without_this_machines_model(tmp_path):

@@ -90,6 +90,9 @@ def test_the_pace_is_that_of_all_tasks_together_and_tells_what_is_left(run, monk
     assert found["left_s"] == pytest.approx(10 / 2 + 16 / 2)
     assert "about 13 s to go" in evaluating.lines(found | {"state": "running"})
     assert "to go" not in "\n".join(evaluating.lines(found | {"state": "broken off"}))
+    for event in events[:1]:  # a stop of minutes between what was done before and after it is no work
+        event["t"] -= 300
+    assert evaluating.facts(run, events, now_s)["samples_per_s"]["sample"] == pytest.approx(16 / (3 + 8))
 
 
 @pytest.fixture
