@@ -54,7 +54,9 @@ def _owner(words: str) -> RunDir | None:
         try:
             preflight.model_config(words, "the model")
         except DataError as no_model:
-            raise StoreError(f"{error.problem}, and {no_model.problem}", error.remedy) from None
+            raise StoreError(
+                f"{error.problem}, and {no_model.problem}", f"for a model, {no_model.remedy}; for a run: {error.remedy}"
+            ) from None
         return None
 
 

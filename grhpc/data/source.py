@@ -39,10 +39,7 @@ def read_source(source: str, split: str, *, limit: int | None, num_tiny: int) ->
     path = Path(source)
     if path.suffix in SUFFIXES:
         if not path.is_file():
-            raise DataError(
-                f"no such dataset file: {source}",
-                "mend data.source (of a benchmark: data.sources, few_shot.source)",
-            )
+            raise DataError(f"no such dataset file: {source}", "mend data.source")
         return as_source(str(path), _read_file(path)[:limit])
     return as_source(f"{source}:{split}", _load_dataset(source, split)[:limit])
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from grhpc.errors import ConfigError
 from grhpc.eval_config import EvalConfig
+from grhpc.evaluate.prompts import PROMPTS, SLOTS, slots
 from grhpc.strict import build, read_yaml
 
 SHIPPED = Path(__file__).with_name("benchmarks.yaml")
@@ -95,6 +96,12 @@ def load_benchmarks(config: EvalConfig) -> dict[str, Benchmark]:
     }
 
 
+def source_key(name: str, config: EvalConfig) -> str:
+    """The setting that says where a benchmark's rows are; of a shipped one, which none does, that which would."""
+    own = "source" in config.entries.get(name, {}) and name not in config.data.sources
+    return f"entries.{name}.source" if own else f"data.sources.{name}"
+
+
 def load_averages() -> dict[str, Average]:
     """The published means of several benchmarks, by name."""
     return {name: build(Average, tree, f"averages.{name}") for name, tree in _shipped()["averages"].items()}
@@ -139,6 +146,7 @@ def _check(where: str, entry: Benchmark) -> None:
     for key, value, known in choices:
         if value not in known:
             raise ConfigError(f"{where}.{key} is {value!r}", _nearest(value, known))
+    _check_prompt(f"{where}.prompt", entry)
     for key in [*entry.fields, *(entry.few_shot.fields if entry.few_shot else ())]:
         if key not in FIELDS:
             raise ConfigError(f"{where}.fields names {key!r}, which is not a field of ours", _nearest(key, FIELDS))
@@ -153,6 +161,21 @@ def _check(where: str, entry: Benchmark) -> None:
     _check_numbers(where, entry)
 
 
+def _check_prompt(where: str, entry: Benchmark) -> None:
+    if entry.prompt in PROMPTS:
+        return
+    if re.fullmatch(r"[\w-]+", entry.prompt):
+        raise ConfigError(f"{where} is {entry.prompt!r}", _nearest(entry.prompt, PROMPTS))
+    there = " and ".join(f"{{{name}}}" for name in SLOTS)
+    ours, unknown = slots(entry.prompt)
+    if unknown:
+        remedy = f"there are {there}; braces that are to stay as they are: {{ {unknown[0]} }}"
+        raise ConfigError(f"{where} has {{{unknown[0]}}}, for which nothing is put in", remedy)
+    has_options = bool(entry.options_from or "options" in entry.fields)
+    if "question" not in ours and not ("options" in ours and has_options):
+        raise ConfigError(f"{where} has no {{question}}, so none would be asked", f"there are {there}")
+
+
 def _check_numbers(where: str, entry: Benchmark) -> None:
     if entry.samples < 1 or not 0 <= entry.temperature < math.inf or not 0 < entry.top_p <= 1:
         raise ConfigError(
@@ -160,7 +183,9 @@ def _check_numbers(where: str, entry: Benchmark) -> None:
             "samples must be at least 1, temperature at least 0, top_p above 0 and at most 1",
         )
     if entry.samples > 1 and entry.temperature == 0:
-        raise ConfigError(f"{where}: {entry.samples} samples at temperature 0 are all the same", "raise temperature")
+        raise ConfigError(
+            f"{where}: {entry.samples} samples at temperature 0 are all the same", f"raise {where}.temperature"
+        )
     if entry.few_shot and entry.few_shot.num < 1:
         raise ConfigError(f"{where}.few_shot.num is {entry.few_shot.num}", "it must be at least 1")
     if entry.few_shot and any(set(e) != {"question", "solution"} for e in entry.few_shot.examples):

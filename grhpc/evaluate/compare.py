@@ -38,10 +38,16 @@ def compare(first: Evaluation, second: Evaluation) -> dict[str, Any]:
     return {
         "first": _who(first, set(first.questions) - set(both)),
         "second": _who(second, set(second.questions) - set(both)),
+        "same": _same(first.summary, second.summary),
         "benchmarks": parts,
         "average": _average(list(parts.values())),
         "settings": _differing(first.summary.get("config"), second.summary.get("config")),
     }
+
+
+def _same(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether both measured equal weights and have equal samples, to the byte."""
+    return all(first.get(key) == second.get(key) is not None for key in ("weight_digest", "samples_sha256"))
 
 
 def _who(evaluation: Evaluation, alone: set[str]) -> dict[str, Any]:

@@ -54,13 +54,14 @@ def as_options(value: Any) -> list[str]:
     return [as_text(option) for option in value] if isinstance(value, list) else []
 
 
-def read_gold(kind: str, value: Any, num_options: int) -> str:
-    """The right answer. Raises DataError where it cannot be read."""
+def read_gold(kind: str, value: Any, num_options: int, entry: str) -> str:
+    """The right answer. Raises DataError where it cannot be read, naming the settings of the entry."""
     text = as_text(value)
+    remedy = f"mend the data, or {entry}.fields.gold, the column, or {entry}.gold, how it is written there"
     if kind == "boxed" and "\\boxed" in text:
         text = extract_answer(text) or ""
     elif kind == "boxed" and "\n" in text:
-        raise DataError("a solution without a box", "name the column of the answer in the entry's `fields`")
+        raise DataError("a solution without a box", f"name the column of the answer in {entry}.fields.gold")
     elif kind == "after_hashes":
         text = re.sub(r"(?<=\d),(?=\d{3})", "", text.rpartition("####")[2]).strip()
     elif kind == "index":
@@ -68,11 +69,9 @@ def read_gold(kind: str, value: Any, num_options: int) -> str:
     elif kind == "letter":
         text = text.strip("(). ").upper()
     if not text:
-        raise DataError("no right answer", "mend the data, or the entry's `gold`")
+        raise DataError("no right answer", remedy)
     if kind in ("letter", "index") and text not in LETTERS[:num_options]:
-        raise DataError(
-            f"the right answer is {text!r}, of {num_options} options", "mend the data, or the entry's `gold`"
-        )
+        raise DataError(f"the right answer is {text!r}, of {num_options} options", remedy)
     return text
 
 

@@ -19,9 +19,9 @@ from grhpc.config_file import check
 from grhpc.data import program
 from grhpc.errors import DataError
 from grhpc.eval_config import EvalConfig
-from grhpc.evaluate.benchmarks import Benchmark, load_benchmarks
+from grhpc.evaluate.benchmarks import Benchmark, load_benchmarks, source_key
 from grhpc.evaluate.prompts import PROMPTS
-from grhpc.evaluate.questions import read_questions
+from grhpc.evaluate.questions import examples_key, naming, read_questions
 from grhpc.evaluate.rows import local_files
 from grhpc.records import Question
 from grhpc.store.atomic import list_names, read_bytes, read_json, write_json
@@ -41,7 +41,7 @@ def prepare(config: EvalConfig) -> dict[str, Any]:
     benchmarks = load_benchmarks(config)
     known = {name: _unchanged(config, name, entry, with_data=True) for name, entry in benchmarks.items()}
     wanted = {name: entry for name, entry in benchmarks.items() if known[name] is None}
-    sources = {name: _sources(config, entry) for name, entry in wanted.items()}  # before they are read
+    sources = {name: _sources(config, name, entry) for name, entry in wanted.items()}  # before they are read
     made = {name: read_questions(name, entry, config) for name, entry in wanted.items()}
     folder = Path(config.data.prepared)
     folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ def _unchanged(config: EvalConfig, name: str, entry: Benchmark, with_data: bool)
     first = part["settings"].get("limit")  # of a folder from when only the first questions were prepared
     if first is not None and (config.data.limit is None or config.data.limit > first):
         different.append("limit")
-    sources = list(zip(part.get("sources", []), _sources(config, entry), strict=False))
+    sources = list(zip(part.get("sources", []), _sources(config, name, entry), strict=False))
     if not sources or not all(_may_be_the_same(before, after) for before, after in sources):
         different.append("source")
     remedy = f"name another folder in data.prepared, or remove {name}.json there if no evaluation needs it"
@@ -144,12 +144,16 @@ def _num_examples(config: EvalConfig, entry: Benchmark) -> int:
     return min(config.sample.few_shot, entry.few_shot.num) if entry.few_shot else 0
 
 
-def _sources(config: EvalConfig, entry: Benchmark) -> list[list[str]]:
+def _sources(config: EvalConfig, name: str, entry: Benchmark) -> list[list[str]]:
     """What the questions are made of, and their examples: name and, of files that are here, the digest."""
-    places, few_shot = [(entry.source, entry.split)], entry.few_shot
+    places, few_shot = [(source_key(name, config), entry.source, entry.split)], entry.few_shot
     if few_shot and _num_examples(config, entry) and not few_shot.examples:
-        places.append((few_shot.source or entry.source, few_shot.split))
-    return [[source, _digest(local_files(source, split))] for source, split in places]
+        places.append((examples_key(name, entry, config), few_shot.source or entry.source, few_shot.split))
+    found = []
+    for key, source, split in places:
+        with naming(name, key):
+            found.append([source, _digest(local_files(source, split))])
+    return found
 
 
 def _digest(files: Sequence[Path]) -> str:

@@ -19,7 +19,10 @@ PROMPTS = {
     "question asks for it.",
 }
 NEXT_EXAMPLE = "\n\nQuestion:"  # with which a model goes on that takes its own answer for a further example
-_SLOT = re.compile(r"\{(question|options)\}")
+SLOTS = ("question", "options")
+_SLOT = re.compile(rf"\{{({'|'.join(SLOTS)})\}}")
+# A LaTeX command with its arguments, or else one word in braces that is no argument, subscript or exponent.
+_NAMED = re.compile(r"\\[A-Za-z]+\*?(?:\[[^\[\]]*\]|\{[^{}]*\})*|(?<![}\]_^{])\{([A-Za-z_]\w+)\}")
 LETTERS = string.ascii_uppercase
 
 
@@ -27,6 +30,12 @@ def ask(prompt: str, question: str, options: Sequence[str]) -> str:
     """The text of a prompt, named or written out, for one question."""
     values = {"question": question, "options": "\n".join(f"({LETTERS[i]}): {o}" for i, o in enumerate(options))}
     return _SLOT.sub(lambda match: values[match[1]], PROMPTS.get(prompt, prompt))
+
+
+def slots(text: str) -> tuple[set[str], list[str]]:
+    """Which of our slots a prompt's text has, and what else in it looks like one; braces of LaTeX do not."""
+    unknown = (match[1] for match in _NAMED.finditer(_SLOT.sub(" ", text)))
+    return set(_SLOT.findall(text)), [name for name in unknown if name]
 
 
 def with_examples(asked: str, examples: Sequence[tuple[str, str]]) -> str:

@@ -8,12 +8,13 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from grhpc.errors import DataError
 from grhpc.eval_config import EvalConfig
-from grhpc.evaluate.benchmarks import Benchmark, FewShot
+from grhpc.evaluate.benchmarks import Benchmark, FewShot, source_key
 from grhpc.evaluate.fields import Row, as_options, as_text, choose, look_up, read_gold
 from grhpc.evaluate.prompts import LETTERS, ask, listed, with_examples
 from grhpc.evaluate.rows import is_file, read_rows
@@ -25,18 +26,28 @@ OPTIONAL = ("item", "context", "gold_type", "error", "unit", "several", "solutio
 
 def read_questions(name: str, benchmark: Benchmark, config: EvalConfig) -> tuple[list[Question], str]:
     """A benchmark's questions, and the digest of its data. Raises DataError, naming the row where there is one."""
-    source = read_rows(benchmark.source, benchmark.split)
+    with naming(name, source_key(name, config)):
+        source = read_rows(benchmark.source, benchmark.split)
     reader = _Reader(name, benchmark, source.columns)
     rows = [row for row in source.rows if _wanted(row, benchmark.where)]
     if not rows:
         raise DataError(f"{name}: no row of {source.name} is as `where` says", "mend the entry, or name other data")
     orders = _orders(benchmark.shuffle_seed, [len(reader.options(row)) for row in rows])
-    examples = _examples(name, benchmark, config.sample.few_shot)
+    examples = _examples(name, benchmark, config)
     asked = [reader.question(index, row, orders[index], examples) for index, row in enumerate(rows)]
     items = Counter(question.item for question in asked)
     if max(items.values()) > 1 or "" in items:  # the data set's own names are no names
         asked = [_named(question, str(question.index)) for question in asked]
     return asked, source.digest
+
+
+@contextmanager
+def naming(name: str, key: str) -> Iterator[None]:
+    """What is wrong with data, said with the benchmark's name and the setting that names the place."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{name}: {error.problem}", f"{key}: {error.remedy}") from None
 
 
 class _Reader:
@@ -101,11 +112,11 @@ class _Reader:
     def _options_and_gold(self, row: Row, order: list[int] | None) -> tuple[list[str], str]:
         entry, options = self._entry, self.options(row)
         if (entry.options_from or "options" in self._columns) and len(options) < 2:
-            raise DataError("fewer than two options", "mend the data, or the entry's `fields`")
+            raise DataError("fewer than two options", f"mend the data, or entries.{self._name}.fields.options")
         if entry.gold == "first_option":
             gold, right = "A", 0
         else:
-            gold = read_gold(entry.gold, self._value(row, "gold"), len(options))
+            gold = read_gold(entry.gold, self._value(row, "gold"), len(options), f"entries.{self._name}")
             right = LETTERS.find(gold) if options else -1
         if order is not None:
             options = [options[at] for at in order]
@@ -136,38 +147,49 @@ def _orders(seed: int | None, nums_options: list[int]) -> list[list[int] | None]
     return [rng.sample(range(num), num) for num in nums_options]
 
 
-def _examples(name: str, benchmark: Benchmark, num: int) -> Examples:
+def _examples(name: str, benchmark: Benchmark, config: EvalConfig) -> Examples:
     """The first `num` worked examples of every value of the group that they share with the question."""
-    few_shot = benchmark.few_shot
+    few_shot, num = benchmark.few_shot, config.sample.few_shot
     if not num or few_shot is None:
         return lambda groups: []
     num = min(num, few_shot.num)
     if few_shot.examples:
         fixed = [(example["question"], example["solution"]) for example in few_shot.examples[:num]]
         return lambda groups: fixed
-    by_value = _read_examples(name, benchmark, few_shot, num)
+    key = examples_key(name, benchmark, config)
+    by_value = _read_examples(name, benchmark, few_shot, num, key)
 
     def of(groups: Mapping[str, str]) -> list[tuple[str, str]]:
         found = by_value.get(groups.get(few_shot.same, ""), [])
         if not found:
             problem = f"no worked example whose {few_shot.same} is {groups.get(few_shot.same)!r}"
-            raise DataError(problem, "name other data in few_shot.source, or set sample.few_shot: 0")
+            raise DataError(problem, f"name other data in {key}, or set sample.few_shot: 0")
         return found
 
     return of
 
 
-def _read_examples(name: str, benchmark: Benchmark, few_shot: FewShot, num: int) -> dict[str, list[tuple[str, str]]]:
+def examples_key(name: str, benchmark: Benchmark, config: EvalConfig) -> str:
+    """The setting that says where a benchmark's worked examples are."""
+    own = benchmark.few_shot is not None and benchmark.few_shot.source
+    return f"entries.{name}.few_shot.source" if own else source_key(name, config)
+
+
+def _read_examples(
+    name: str, benchmark: Benchmark, few_shot: FewShot, num: int, key: str
+) -> dict[str, list[tuple[str, str]]]:
     place = few_shot.source or benchmark.source
     if not few_shot.source and is_file(place):  # its only rows are those that are asked
         problem = f"{name}: {place} has no split {few_shot.split!r} for worked examples"
         raise DataError(problem, f"name their place in entries.{name}.few_shot.source, or set sample.few_shot: 0")
-    source = read_rows(place, few_shot.split)
+    with naming(name, key):
+        source = read_rows(place, few_shot.split)
     entry = Benchmark(**{**vars(benchmark), "fields": benchmark.fields | few_shot.fields})
     reader = _Reader(name, entry, source.columns)
     found: dict[str, list[tuple[str, str]]] = {}
-    for row in source.rows:
-        groups, example = reader.worked(row)
+    for number, row in enumerate(source.rows, start=1):
+        with naming(f"{name}: worked example {number}", key):
+            groups, example = reader.worked(row)
         examples = found.setdefault(groups.get(few_shot.same, ""), [])
         if len(examples) < num:
             examples.append(example)

@@ -103,7 +103,9 @@ def _files(source: str, paths: list[Path]) -> Source:
 
 
 def _file(path: Path) -> Source:
-    if path.suffix == ".json" and path.is_file():
+    if not path.is_file():
+        raise DataError(f"no such dataset file: {path}", "name one that is there")
+    if path.suffix == ".json":
         rows = _wrapped(path)
         if rows is not None:
             return as_source(str(path), rows)

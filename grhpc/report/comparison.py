@@ -74,6 +74,8 @@ def _notes(found: dict[str, Any]) -> list[str]:
     lines = [
         "Differences are in points, over the questions that both have; Holm's p allows for the number of benchmarks."
     ]
+    if found["same"]:
+        lines.insert(0, "A and B are the same evaluation, or one that came out alike: equal weights, equal samples.")
     for letter, side in (("A", "first"), ("B", "second")):
         if names := found[side]["benchmarks_alone"]:
             lines.append(f"only {letter} has: {one_line(', '.join(names), 160)}")

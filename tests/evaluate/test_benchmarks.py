@@ -72,12 +72,21 @@ def test_data_sources_replace_the_source():
         ({"fields": {"quesiton": "q"}}, "fields names 'quesiton'", "'question'"),
         ({"fields": {"gold": None}}, "entries.math500.fields has no gold", "add `gold: <column>`"),
         ({"sample": 3}, "unknown setting 'entries.math500.sample'", "samples"),
-        ({"samples": 8}, "8 samples at temperature 0", "raise temperature"),
+        ({"samples": 8}, "8 samples at temperature 0", "raise entries.math500.temperature"),
         ({"samples": 0}, "samples 0", "at least 1"),
         ({"temperature": float("nan")}, "temperature nan", "at least 0"),
         ({"few_shot": {"num": -1}}, "few_shot.num is -1", "at least 1"),
         ({"few_shot": {"examples": [{"question": "1+1?"}]}}, "few_shot.examples has one that is", "a solution"),
         ({"pass_at": [2]}, "pass_at 2 of 1 samples", "ask for as many"),
+        ({"prompt": "math"}, "entries.math500.prompt is 'math'", "did you mean 'maths'?"),
+        ({"prompt": "xyz"}, "entries.math500.prompt is 'xyz'", "choose one of: maths, choice, theoremqa, bbeh"),
+        ({"prompt": "{quest} x"}, "entries.math500.prompt has {quest}", "there are {question} and {options}"),
+        ({"prompt": "{question}{Quest}"}, "has {Quest}", "are to stay as they are: { Quest }"),
+        ({"prompt": "\\boxed{} {question}\nA: {answer}"}, "has {answer}", "{question}"),
+        ({"prompt": "Think well."}, "entries.math500.prompt has no {question}", "{options}"),
+        ({"prompt": "Which?\n{options}"}, "has no {question}", "{options}"),  # and it has no options
+        ({"prompt": "{ question }"}, "has no {question}", "{options}"),
+        ({"prompt": ""}, "has no {question}", "{options}"),
         ({"temperature": "hot"}, "entries.math500.temperature must be a number", "write a number"),
     ],
 )
@@ -85,6 +94,26 @@ def test_a_mistake_is_named_with_its_place(changes, problem, remedy):
     with pytest.raises(ConfigError) as refused:
         entry(**changes)
     assert problem in refused.value.problem and remedy in refused.value.remedy
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "{question}\nGive the result in \\boxed{}.",
+        "{question} As \\boxed{letter}, \\frac{num}{den}, \\sqrt[no]{of}, \\frac{\\text{ab}}{cd} or x_{ij}^{kl}.",
+        '{question} One of {1, 2}, {x}, {}, {"answer": 3}, {answer: 3} or { answer }.',
+        "{question}{options}",
+        "bbeh",
+    ],
+)
+def test_braces_of_a_prompt_that_mean_nothing_stay(prompt):
+    assert entry(prompt=prompt).prompt == prompt
+
+
+def test_a_prompt_of_options_alone_is_one_where_there_are_options():
+    prompt = {"prompt": "Which is grammatical?\n{options}"}
+    for name in ("mmlu-pro", "gpqa-diamond"):
+        assert load_benchmarks(evaluation(name, entries={name: prompt}))[name].prompt == prompt["prompt"]
 
 
 @pytest.mark.parametrize("where", ["benchmarks", "data.sources"])

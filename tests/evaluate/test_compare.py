@@ -215,6 +215,21 @@ def test_the_verb(two, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["benchmarks"]["tiny"]["p"] == 0.125
 
 
+def test_an_evaluation_beside_itself_is_said_to_be_the_same(two, capsys):
+    assert compare(*read(two[0], two[0]))["same"] and not compare(*read(*two))["same"]
+    assert main(["compare", str(two[0]), str(two[0])]) == 0
+    assert "A and B are the same evaluation" in capsys.readouterr().out
+    assert main(["compare", *map(str, two)]) == 0
+    assert "the same evaluation" not in capsys.readouterr().out
+
+
+def test_equal_answers_of_other_weights_are_not_the_same_evaluation(two):
+    path = two[0] / "summary.json"
+    (first,), summary = read(two[0]), json.loads(path.read_text())
+    path.write_text(json.dumps(summary | {"weight_digest": "def" * 20}))
+    assert not compare(first, *read(two[0]))["same"]
+
+
 def test_the_mean_is_of_the_figures_that_a_report_averages(tmp_path):
     """A benchmark whose figure is a mean over groups counts by it: two groups, of one and of three questions."""
     entries = {"g": entry("macro:g", ["g"])}

@@ -11,6 +11,7 @@ from grhpc.data.source import as_source
 from grhpc.errors import DataError
 from grhpc.evaluate import rows
 from grhpc.evaluate.benchmarks import load_benchmarks
+from grhpc.evaluate.prepare import prepare
 from grhpc.evaluate.questions import read_questions
 
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
@@ -188,6 +189,37 @@ def test_data_that_does_not_fit_is_refused_by_row(data, entry, problem, tmp_path
     assert problem in refused.value.problem and refused.value.remedy
 
 
+def test_a_right_answer_that_is_not_there_names_the_settings(tmp_path):
+    with pytest.raises(DataError, match="own: row 1: no right answer") as refused:
+        own([{"q": "1+1?", "a": None}], tmp_path)
+    assert "entries.own.fields.gold, the column, or entries.own.gold" in refused.value.remedy
+
+
+def test_a_place_that_is_none_is_named_with_its_benchmark_and_setting():
+    own_entry = {"source": "data/fewwww.jsonl", "fields": {"question": "q", "gold": "a"}, "scorer": "math"}
+    few = {"few_shot": {"source": "data/fewwww.jsonl"}}
+    cases = [
+        ("own", {"entries": {"own": own_entry}}, "entries.own.source"),
+        ("own", {"entries": {"own": own_entry}, "sources": {"own": "data/fewwww.jsonl"}}, "data.sources.own"),
+        ("gsm8k", {"sources": {"gsm8k": "data/fewwww.jsonl"}}, "data.sources.gsm8k"),
+        ("mmlu-pro", {"entries": {"mmlu-pro": few}, "few_shot": 5}, "entries.mmlu-pro.few_shot.source"),
+    ]
+    for name, settings, key in cases:
+        with pytest.raises(DataError) as refused:
+            questions(name, **settings)
+        assert refused.value.problem == f"{name}: no such dataset file: data/fewwww.jsonl"
+        assert refused.value.remedy == f"{key}: name one that is there"
+
+
+def test_a_worked_example_without_an_answer_is_named(tmp_path):
+    row = {"q": "1+1?", "a": "2"}
+    (tmp_path / "few.jsonl").write_text(json.dumps(row) + "\n" + json.dumps(row | {"a": None}) + "\n")
+    few = {"num": 2, "source": str(tmp_path / "few.jsonl")}
+    with pytest.raises(DataError, match="own: worked example 2: no right answer") as refused:
+        own([row], tmp_path, entry={"few_shot": few}, few_shot=2)
+    assert refused.value.remedy.startswith("entries.own.few_shot.source: ")
+
+
 @pytest.mark.parametrize(
     ("files", "problem"),
     [(["train.jsonl"], "has 'test' in its name"), ([], "no data file in"), (["notes.txt"], "no data file in")],
@@ -196,8 +228,9 @@ def test_a_folder_without_the_split_is_not_read_as_another(files, problem, tmp_p
     for name in files:
         (tmp_path / name).write_text('{"question": "1+1?", "answer": "#### 2"}\n')
     with pytest.raises(DataError) as refused:
-        questions("gsm8k", sources={"gsm8k": str(tmp_path)})
-    assert problem in refused.value.problem
+        prepare(evaluation("gsm8k", sources={"gsm8k": str(tmp_path)}, prepared=tmp_path / "p"))
+    assert problem in refused.value.problem and refused.value.problem.startswith("gsm8k: ")
+    assert refused.value.remedy.startswith("data.sources.gsm8k: ") and not (tmp_path / "p").exists()
 
 
 def test_a_copy_of_a_hub_data_set_is_read_by_its_splits(tmp_path):
