@@ -6,7 +6,7 @@ becomes, and in which order, depends on the configuration and its questions alon
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from grhpc.engine.host import EngineHost, engine_starter, without_prefix_cache
@@ -131,6 +131,8 @@ class EngineSampler:
                 "lower data.max_prompt_tokens or sample.max_response_tokens",
             )
         settings, held = without_prefix_cache(engine), engine.max_model_tokens or need
+        # Nobody reads log-probabilities here, and vLLM's other kind costs a twentieth even so.
+        settings = replace(settings, extra={"logprobs_mode": "raw_logprobs"} | settings.extra)
         return engine_starter(model, config.model.dtype, settings, held, config.run.seed)()
 
 
