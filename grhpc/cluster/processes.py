@@ -36,19 +36,32 @@ def is_live(submission: Submission) -> bool:
 
 
 def kill(submissions: list[Submission], wait_s: float = KILL_WAIT_S) -> None:
-    """TERM to the jobs' tasks, and after `wait_s` KILL to what is left, as SLURM does."""
-    trees: list[psutil.Process] = []
-    for submission in submissions:
-        if is_live(submission):
-            controller = psutil.Process(int(submission.job_id))
-            trees += [*controller.children(recursive=True), controller]
-            os.kill(controller.pid, signal.SIGTERM)  # the controller passes it on to its tasks
-    give_up_s = time.monotonic() + wait_s
-    while time.monotonic() < give_up_s and not all(map(_ended, trees)):
-        time.sleep(0.05)
+    """TERM to the jobs' tasks, and after `wait_s` KILL to what is left, as SLURM does. All of it has ended on return,
+    but for what the kernel cannot end within another `wait_s` (a process in the midst of a read from a dead disk)."""
+    controllers = [psutil.Process(int(submission.job_id)) for submission in submissions if is_live(submission)]
+    trees = _trees(controllers)
+    for controller in controllers:
+        os.kill(controller.pid, signal.SIGTERM)  # the controller passes it on to its tasks
+    _wait(trees, wait_s)
+    trees |= _trees(controllers)  # what a controller began while it was told to end
     for process in trees:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
+    _wait(trees, wait_s)
+
+
+def _trees(controllers: list[psutil.Process]) -> set[psutil.Process]:
+    trees = set(controllers)
+    for controller in controllers:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            trees |= set(controller.children(recursive=True))
+    return trees
+
+
+def _wait(processes: set[psutil.Process], wait_s: float) -> None:
+    give_up_s = time.monotonic() + wait_s
+    while time.monotonic() < give_up_s and not all(map(_ended, processes)):
+        time.sleep(0.05)
 
 
 def _ended(process: psutil.Process) -> bool:

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from grhpc.cluster import control, launch, local, processes
+from grhpc.cluster.job import start_ticks
 from grhpc.cluster.sacct import tasks_of
 from grhpc.cluster.submissions import Submission, read_submissions
 from grhpc.errors import ClusterError
@@ -114,6 +115,22 @@ def test_reused_process_id_is_nobody(make_run: MakeRun) -> None:
     stale = Submission("local", "rollout", str(os.getpid()), host=os.uname().nodename, started=12345)
     assert not processes.is_live(stale)
     processes.kill([stale])  # we are still here
+
+
+def test_what_hears_no_signal_has_ended_when_kill_returns(tmp_path: Path) -> None:
+    """A controller that is told to end while it starts its task passes nothing on."""
+    code = "import signal, subprocess, sys, time; signal.signal(signal.SIGTERM, lambda *_: more())\n"
+    code += "def more(): print(subprocess.Popen(['sleep', '300']).pid, flush=True)\n"
+    code += "held = bytearray(1 << 28); more()\nwhile True: time.sleep(1)"  # so large that its end takes a while
+    controller = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert controller.stdout is not None
+    before = int(controller.stdout.readline())
+    job = Submission("local", "rollout", str(controller.pid), started=start_ticks(controller.pid))
+    processes.kill([job], wait_s=1.0)
+    assert not processes.is_live(job)
+    after = int(controller.stdout.readline())
+    assert not [pid for pid in (before, after) if psutil.pid_exists(pid) and not _is_zombie(pid)]
+    controller.wait(30)
 
 
 def test_gpus_are_dealt_out_of_the_shells_own(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
