@@ -5,6 +5,7 @@ Does not know: which settings there are. Invariant: every field of what `build` 
 
 import dataclasses
 import difflib
+import re
 import types
 import typing
 from pathlib import Path
@@ -23,6 +24,7 @@ WORDS: dict[Any, tuple[str, str]] = {  # what a value may be, in words, and an e
     list: ("a list", "[first, second]"),
     dict: ("a mapping", "{key: value}"),
 }
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")  # no tab, no end of line
 
 
 def build(cls: type[T], tree: Any, where: str) -> T:
@@ -130,6 +132,11 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if (isinstance(value, bool) and wanted is not bool) or not isinstance(value, wanted):
         name, example = WORDS.get(wanted, (str(hint), ""))
         raise ConfigError(f"{where} must be {name}, not {value!r}", f"write {name}, e.g. {example}")
+    if isinstance(value, str) and (found := _CONTROL.search(value)):
+        raise ConfigError(
+            f"{where} holds the control character {found[0]!r}, in {value[max(0, found.start() - 20) : found.end() + 20]!r}",
+            "in double quotes YAML reads \\b, \\f and others as one: write the text in single quotes",
+        )
     return value
 
 

@@ -419,6 +419,13 @@ def test_the_script_itself_runs(root):
     assert_two_lines(done, "no verb 'strat'", "did you mean 'start'?")
 
 
+def test_from_another_folder_its_children_find_the_code_too(root, tmp_path):
+    words = ["prepare", str(root / "configs" / "tiny.yaml"), "--set", f"data.prepared={tmp_path}/prepared"]
+    words += ["--set", f"policy.model={root}/grhpc/data/tiny_models/policy"]
+    done = subprocess.run([sys.executable, str(root / "submit.py"), *words], cwd=tmp_path, capture_output=True)
+    assert done.returncode == 0 and (tmp_path / "prepared").is_dir(), done.stderr.decode()
+
+
 def test_a_reader_that_goes_away_is_no_error(root):
     done = subprocess.run(
         f"{sys.executable} submit.py --help | head -1",

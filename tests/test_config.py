@@ -97,6 +97,18 @@ def test_what_an_evaluation_may_not_be(setting, problem, remedy):
     assert problem in caught.value.problem and remedy in caught.value.remedy
 
 
+def test_what_yaml_makes_of_a_backslash_is_not_taken_for_a_prompt(write):
+    entry = 'entries: {mine: {source: x.jsonl, fields: {question: q, gold: a}, scorer: math, prompt: %s}}'
+    text = "benchmarks: [mine]\nrun: {name: e}\nmodel: {model: m}\ndata: {prepared: p}\n" + entry
+    path = write(text % r'"{question} within \boxed{}"')
+    with pytest.raises(ConfigError) as caught:
+        load_benchmarks(load_as(EvalConfig, path))
+    assert r"entries.mine.prompt holds the control character '\x08'" in caught.value.problem
+    assert "single quotes" in caught.value.remedy
+    path = write(text % r"'{question} within \boxed{}'")
+    assert load_benchmarks(load_as(EvalConfig, path))["mine"].prompt == r"{question} within \boxed{}"
+
+
 def test_evaluations_of_a_run_need_a_configuration(write):
     with pytest.raises(ConfigError, match=r"evaluate\.every is set and evaluate\.config is not"):
         load(write(MINIMAL + "evaluate: {every: 5}\n"))
