@@ -133,8 +133,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         name, example = WORDS.get(wanted, (str(hint), ""))
         raise ConfigError(f"{where} must be {name}, not {value!r}", f"write {name}, e.g. {example}")
     if isinstance(value, str) and (found := _CONTROL.search(value)):
+        begin, end = max(0, found.start() - 20), found.end() + 20
         raise ConfigError(
-            f"{where} holds the control character {found[0]!r}, in {value[max(0, found.start() - 20) : found.end() + 20]!r}",
+            f"{where} holds the control character {found[0]!r}, in {value[begin:end]!r}",
             "in double quotes YAML reads \\b, \\f and others as one: write the text in single quotes",
         )
     return value

@@ -98,7 +98,7 @@ def test_what_an_evaluation_may_not_be(setting, problem, remedy):
 
 
 def test_what_yaml_makes_of_a_backslash_is_not_taken_for_a_prompt(write):
-    entry = 'entries: {mine: {source: x.jsonl, fields: {question: q, gold: a}, scorer: math, prompt: %s}}'
+    entry = "entries: {mine: {source: x.jsonl, fields: {question: q, gold: a}, scorer: math, prompt: %s}}"
     text = "benchmarks: [mine]\nrun: {name: e}\nmodel: {model: m}\ndata: {prepared: p}\n" + entry
     path = write(text % r'"{question} within \boxed{}"')
     with pytest.raises(ConfigError) as caught:
