@@ -12,6 +12,7 @@ for the same run and the same row type, or raises.
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import itertools
 import types
@@ -64,7 +65,7 @@ def as_table(rows: Sequence[Any]) -> Any:
 
     if not rows:
         raise ValueError("a shard holds at least one row")
-    row_type = type(rows[0])
+    row_type: type = type(rows[0])
     schema = _schema(row_type)
     columns = [pa.array([getattr(row, field.name) for row in rows], type=field.type) for field in schema]
     for field, column in zip(schema, columns, strict=True):
@@ -81,7 +82,8 @@ def decode(data: bytes, path: Path, row_type: type[Row], *, run_id: str) -> list
     if not _is_sealed(data):
         raise CorruptFile(f"{path} is damaged: its checksum does not match", "it is set aside; its rows are made again")
     try:
-        table = pq.read_table(pa.BufferReader(data), use_threads=False, page_checksum_verification=True)
+        with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
+            table = file.read(use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise CorruptFile(f"{path} is not readable Parquet: {error}", "set it aside") from None
     metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
@@ -142,6 +144,7 @@ def _footer_start(data: bytes) -> int:
     return len(data) - _TAIL - int.from_bytes(data[-_TAIL:-4], "little")
 
 
+@functools.cache
 def _schema(row_type: type) -> Any:
     import pyarrow as pa
 
