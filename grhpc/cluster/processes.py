@@ -6,7 +6,6 @@ recorded ones.
 
 import contextlib
 import os
-import signal
 import time
 
 import psutil
@@ -24,30 +23,35 @@ def is_here(submission: Submission) -> bool:
 
 def is_live(submission: Submission) -> bool:
     """Whether the job's controller still runs on this machine."""
-    if not is_here(submission):
-        return False
-    pid = int(submission.job_id)
-    if not submission.started or start_ticks(pid) != submission.started:
-        return False
-    try:
-        return not _ended(psutil.Process(pid))
-    except psutil.NoSuchProcess:
-        return False
+    return _controller(submission) is not None
 
 
 def kill(submissions: list[Submission], wait_s: float = KILL_WAIT_S) -> None:
     """TERM to the jobs' tasks, and after `wait_s` KILL to what is left, as SLURM does. All of it has ended on return,
     but for what the kernel cannot end within another `wait_s` (a process in the midst of a read from a dead disk)."""
-    controllers = [psutil.Process(int(submission.job_id)) for submission in submissions if is_live(submission)]
+    controllers = [controller for controller in map(_controller, submissions) if controller is not None]
     trees = _trees(controllers)
     for controller in controllers:
-        os.kill(controller.pid, signal.SIGTERM)  # the controller passes it on to its tasks
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended by itself just now, and the others still live
+            controller.terminate()  # it passes that on to its tasks
     _wait(trees, wait_s)
     trees |= _trees(controllers)  # what a controller began while it was told to end
     for process in trees:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     _wait(trees, wait_s)
+
+
+def _controller(submission: Submission) -> psutil.Process | None:
+    """None where it does not run, or not here."""
+    pid = int(submission.job_id)
+    if not is_here(submission) or not submission.started or start_ticks(pid) != submission.started:
+        return None
+    try:
+        process = psutil.Process(pid)
+    except psutil.NoSuchProcess:
+        return None
+    return None if _ended(process) else process
 
 
 def _trees(controllers: list[psutil.Process]) -> set[psutil.Process]:

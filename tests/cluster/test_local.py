@@ -117,6 +117,25 @@ def test_reused_process_id_is_nobody(make_run: MakeRun) -> None:
     processes.kill([stale])  # we are still here
 
 
+def test_a_job_that_ends_by_itself_meanwhile_does_not_save_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [subprocess.Popen(["sleep", "300"]) for _ in range(2)]
+    told = [Submission("local", "rollout", str(job.pid), started=start_ticks(job.pid)) for job in jobs]
+    look = processes._trees
+
+    def then_the_first_ends(controllers: list[psutil.Process]) -> set[psutil.Process]:
+        found = look(controllers)
+        jobs[0].kill()
+        jobs[0].wait()
+        return found
+
+    monkeypatch.setattr(processes, "_trees", then_the_first_ends)
+    try:
+        processes.kill(told, wait_s=1.0)
+        assert [job.wait(10) for job in jobs] == [-signal.SIGKILL, -signal.SIGTERM]
+    finally:
+        jobs[1].kill()
+
+
 def test_what_hears_no_signal_has_ended_when_kill_returns(tmp_path: Path) -> None:
     """A controller that is told to end while it starts its task passes nothing on."""
     code = "import signal, subprocess, sys, time; signal.signal(signal.SIGTERM, lambda *_: more())\n"
