@@ -84,6 +84,7 @@ def tail(path: Path, num_lines: int) -> list[str]:
 def _follow(run: RunDir, roles: tuple[str, ...], seen: dict[Path, int]) -> None:
     """Print what is added, until Ctrl-C or the run's end."""
     while True:
+        finished = run.finished()  # before the look: what came until the end is printed
         for role in roles:
             for path in log_files(run, role):
                 with path.open("rb") as file:
@@ -93,6 +94,6 @@ def _follow(run: RunDir, roles: tuple[str, ...], seen: dict[Path, int]) -> None:
                     seen[path] = seen.get(path, 0) + len(whole) + 1
                     for line in whole.decode(errors="replace").splitlines():
                         print(f"{role} {path.stem} | {printable(line)}", flush=True)
-        if run.finished():
+        if finished:
             return
         time.sleep(FOLLOW_S)

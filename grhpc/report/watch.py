@@ -77,6 +77,7 @@ def _on_terminal(console: Console, following: Following) -> str:
 def _on_lines(console: Console, following: Following) -> str:
     said_s, progress, awaited, num_died = time.monotonic(), following.progress(), "", 0
     while True:
+        ended = _ended(following)  # before the look: what came until the end is told
         lines = [line for event in following.poll() if (line := _line(event, following))]
         lines += [_died(job) for job in list(following.died.values())[num_died:]]
         num_died = len(following.died)
@@ -93,7 +94,6 @@ def _on_lines(console: Console, following: Following) -> str:
             said_s = time.monotonic()
             doing = "; ".join(f"{role}: {following.doing(role)}" for role in following.roles)
             console.print(f"{following.progress()}; {doing}", markup=False)
-        ended = _ended(following)
         if ended:
             return ended
         time.sleep(POLL_S)

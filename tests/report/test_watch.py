@@ -17,6 +17,7 @@ from grhpc.report import watch as watching
 from grhpc.report.follow import Following
 from grhpc.report.logs import log_files, tail
 from grhpc.report.watch import watch
+from grhpc.store.rundir import RunDir
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +67,7 @@ def when_said(monkeypatch, capsys):
 
         def pause(seconds):
             next(pauses)
+            time.sleep(0.005)  # or a fast machine has had them all before any time has passed
             if waiting and waiting[0][0] in said():
                 waiting.pop(0)[1]()
 
@@ -193,6 +195,21 @@ def test_a_live_run_is_followed_until_it_finishes(small, sleepers, when_said):
     assert "step    3 of 3: reward 0.750" in said()
 
 
+def test_what_came_while_it_looked_is_told_before_the_end(small, sleepers, capsys, monkeypatch):
+    poll = Following.poll
+
+    def and_then(following):
+        fresh = poll(following)
+        if not small.run.finished():
+            small.emit_step(small.run.events("train", "local-0"), 3, reward=0.75)
+            small.run.finish({"step": 3})
+        return fresh
+
+    monkeypatch.setattr(Following, "poll", and_then)
+    assert watch(small.run) == 0
+    assert "step    3 of 3: reward 0.750" in capsys.readouterr().out
+
+
 def test_ctrl_c_leaves_the_run_and_says_how_to_look_again(small, sleepers, capsys, monkeypatch):
     def interrupt(seconds):
         raise KeyboardInterrupt
@@ -256,6 +273,22 @@ def test_logs_are_shown_and_followed_to_the_runs_end(small, when_said):
     said = when_said(("first", go_on), ("second", lambda: small.run.finish({"step": 2})))
     assert logs.command(Namespace(run=str(small.run.root), role="verify", lines=5, follow=True)) == 0
     assert f"== {log}\nfirst\n" in said() and "verify 7_0_log | second" in said()
+
+
+def test_a_logs_last_words_are_shown_though_the_run_ends_with_them(small, when_said, monkeypatch):
+    log = small.run.logs_dir / "verify" / "7_0_log.out"
+    log.parent.mkdir()
+    log.write_text("first\n")
+    said, finished = when_said(("first", lambda: small.run.finish({"step": 2}))), RunDir.finished
+
+    def and_then(run):
+        if over := finished(run):
+            log.write_text("first\nlast\n")
+        return over
+
+    monkeypatch.setattr(RunDir, "finished", and_then)
+    assert logs.command(Namespace(run=str(small.run.root), role="verify", lines=5, follow=True)) == 0
+    assert "verify 7_0_log | last" in said()
 
 
 def test_an_earlier_runs_events_are_told_by_their_own_times_and_without_its_pauses(small, sleepers, capsys):
