@@ -77,7 +77,7 @@ class EndpointSampler:
             return None
         now = {_place(*place): (answer, self._digest) for place, answer in zip(left, told, strict=True)}
         answers = now | self._kept
-        all_refused = bool(told) and not self._kept and all(answer.refused for answer in told)
+        all_refused = all(answers[_place(*place)][0].refused for place in places)
         if all_refused and not self._is_theirs(len(questions), left[0], told[0], should_stop):
             return None
         samples = [self._row(question, k, *answers[_place(question, k)]) for question, k in places]

@@ -15,6 +15,7 @@ from vllm_server import NAME, SERVED
 from grhpc.cli import main
 from grhpc.config import EndpointConfig, VerifierConfig, VerifyConfig
 from grhpc.config_file import dump
+from grhpc.engine.probe import PROBE
 from grhpc.errors import ConfigError, Unavailable
 from grhpc.evaluate.benchmarks import load_benchmarks
 from grhpc.evaluate.endpoint_sampler import EndpointSampler
@@ -116,6 +117,18 @@ def test_a_server_that_refuses_everything_makes_no_table_of_zeros(tmp_path, serv
         sampler.sample([question(i) for i in range(1 if few else 8)], never)
     sampler.close()
     assert words[:60] in caught.value.problem
+
+
+def test_what_was_answered_of_another_shard_makes_no_refusal_of_everything_right(tmp_path, server):
+    """Its server went away in the middle, another task did the rest, and what came back refuses all."""
+    server.answer = lambda prompt: "\\boxed{5}" if len(server.prompts) == 1 else (503, "going down")
+    sampler = sampler_of(tmp_path, server, concurrency=1)
+    with pytest.raises(Unavailable):
+        sampler.sample([question(i) for i in range(8)], never)
+    server.answer = lambda prompt: "2" if prompt == PROBE else (400, "seed not allowed in this context")
+    with pytest.raises(ConfigError, match="all of 8 questions to a-model: "):
+        sampler.sample([question(i) for i in range(8, 16)], never)
+    sampler.close()
 
 
 @pytest.mark.parametrize("together", [1, 12])
