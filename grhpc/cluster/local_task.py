@@ -66,8 +66,8 @@ def main(words: list[str]) -> int:
     for number in early:
         task.send_signal(number)
     code = task.wait()
-    if code < 0 or code > _OF_SHELLS:
-        ended_by = -code if code < 0 else code - _OF_SHELLS
+    ended_by = -code if code < 0 else code - _OF_SHELLS
+    if ended_by in signal.valid_signals():  # 255 is how containers and shells fail
         path = Path(words[0]) / f"{job.key}.{job.rank}{_SUFFIX}"
         write_bytes(path, f"{time.time():.3f} {ended_by}\n".encode())
         return _OF_SHELLS + ended_by
