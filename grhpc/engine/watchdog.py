@@ -45,8 +45,9 @@ class Watchdog:
             silent_s = 0.0 if last_s is None else time.monotonic() - last_s
             time.sleep(max(0.01, self.limit_s - silent_s))
             with self._lock:
+                now_s = time.monotonic()  # first: a sign that comes meanwhile must not look as old as the one before
                 before_s, last_s = last_s, self._last_s
-                is_stalled = last_s is not None and time.monotonic() - last_s >= self.limit_s
+                is_stalled = last_s is not None and now_s - last_s >= self.limit_s
                 if is_stalled or (last_s is None and before_s is None):
                     self._is_here, self._last_s = False, None
                     break
