@@ -284,8 +284,9 @@ class _Loop:
             self.in_vain_s, more = self.in_vain_s + more.get("in_vain_s", 0.0), {}
         if not leases:
             self.events.emit("error", problem=problem)
-        if isinstance(error, Unavailable):
-            self.idle_since_s = time.time()  # there was work; `prepare` waits for the server's return
+        if not isinstance(error, WaitTimeout):
+            self.idle_since_s = time.time()  # there was work, however long it took
+        if isinstance(error, Unavailable):  # `prepare` waits for the server's return
             if self.in_vain_s > self.settings.wait_s:  # which it does at once where the server answers, but not this
                 done = "since the last shard that was done"
                 raise GaveUp(f"{problem}; worked {self.in_vain_s:.0f} s in vain {done}", error.remedy) from error

@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from grhpc.judge.generative import GenerativeDecider
 from grhpc.lifetime import Lifetime
 from grhpc.records import DECISIONS
 from grhpc.report.status import lines, status
+from grhpc.store import serving
 from grhpc.store.atomic import list_names
 from grhpc.store.serving import serve
 from grhpc.verify.worker import VerifyWorker
@@ -105,6 +107,33 @@ def test_the_run_goes_on_when_the_judge_is_back(tmp_path, tokenizer, tokenizer_d
     assert problem in failures_told(run)
 
 
+class Clock:
+    """Stands for the module `time` where tasks are served: `late_s` later than it is."""
+
+    def __init__(self) -> None:
+        self.late_s, self.sleep, self.monotonic = 0.0, time.sleep, time.monotonic
+
+    def time(self) -> float:
+        return time.time() + self.late_s
+
+
+@pytest.mark.parametrize("fault", ["dies", "crashes", "is away", "says nothing"])
+def test_a_task_that_failed_for_longer_than_it_may_be_idle_tries_again(
+    tmp_path, tokenizer, tokenizer_dir, monkeypatch, fault
+):
+    clock, broken = Clock(), 2 * SIZE if fault == "says nothing" else 1
+    monkeypatch.setattr(serving, "time", clock)
+
+    def after_an_hour(prompt: str, attempt: int) -> str:
+        clock.late_s += 3600
+        return FAULTS[fault][0](prompt, attempt)
+
+    run = make_run(tmp_path, tokenizer_dir, room=SIZE, max_attempts=5, idle_s=1000.0)
+    put_rollouts(run)
+    serve_with(run, tokenizer, Breaking(after_an_hour, SIZE, broken))
+    assert sorted(delivered(run)) == list(range(NUM_SHARDS))
+
+
 @pytest.mark.parametrize("fault", [name for name in FAULTS if name != "is away"])
 def test_no_reward_comes_of_a_judge_that_does_not_come_back(tmp_path, tokenizer, tokenizer_dir, fault):
     breaks, problem = FAULTS[fault]
@@ -139,11 +168,11 @@ def test_a_judge_that_hangs_ends_its_process_and_the_next_one_goes_on(tmp_path, 
     put_rollouts(run)
     words = [sys.executable, str(HERE / "hanging_judge.py"), str(run.path), str(2 * SIZE)]
     paths = os.pathsep.join([str(HERE.parents[1]), str(HERE.parent), str(HERE)])
-    done = subprocess.run(words, env=os.environ | {"PYTHONPATH": paths}, timeout=120)
+    done = subprocess.run(words, env=os.environ | {"PYTHONPATH": paths}, timeout=300)
     assert done.returncode == STALLED
     assert run.queue("rollouts").counts() == {"ready": 2, "leased": 0, "failed": 0}
     assert list_names(run.decisions_dir) == os.listdir(run.decisions_dir), "what it was asking is free for others"
-    assert "the judge made no progress for 1 s" in failures_told(run)
+    assert "the judge made no progress for 3 s" in failures_told(run)
     serve_with(run, tokenizer, yes)
     rows = delivered(run)
     assert sorted(rows) == list(range(NUM_SHARDS))
