@@ -2,6 +2,7 @@
 
 import getpass
 import os
+import subprocess
 import time
 from pathlib import Path
 
@@ -162,11 +163,12 @@ def test_job_that_never_came_back_is_lost(tmp_path: Path, monkeypatch: pytest.Mo
 def test_slurm_without_its_configuration_is_not_asked_and_one_that_is_gone_not_for_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = put_on_path(tmp_path, monkeypatch, sacct="exec sleep 60", squeue="exec sleep 60")
+    put_on_path(tmp_path, monkeypatch, sacct="exec sleep 60", squeue="exec sleep 60")
     monkeypatch.setattr(sacct, "ANSWER_S", 0.2)
-    run = submitted(tmp_path)
+    run, asked, ask = submitted(tmp_path), [], subprocess.run
+    monkeypatch.setattr(sacct.subprocess, "run", lambda words, **more: asked.append(words[0]) or ask(words, **more))
     assert {task.kind for task in sacct.tasks_of(run)} == {states.UNKNOWN}
-    assert len(calls.read_text().splitlines()) == 2
+    assert asked == ["sacct", "squeue"]
     monkeypatch.setenv("SLURM_CONF", str(tmp_path / "nowhere.conf"))
     assert {task.kind for task in sacct.tasks_of(run)} == {states.UNKNOWN}
-    assert len(calls.read_text().splitlines()) == 2
+    assert asked == ["sacct", "squeue"]
