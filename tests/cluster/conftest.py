@@ -32,6 +32,7 @@ from tests.cluster.lab import Lab
 from tests.cluster.lab_host import LabError, install
 
 STUBS = str(Path(__file__).parent / "stub_roles")
+WAIT_S = 240.0  # for what comes within seconds on an idle machine
 
 
 @pytest.fixture(scope="session")
@@ -102,7 +103,7 @@ def make_run(tmp_path: Path) -> Iterator[MakeRun]:
             control.stop(run, now=True, wait_s=0)
 
 
-def until(what: str, found: Callable[[], Any], seconds: float = 60.0) -> Any:
+def until(what: str, found: Callable[[], Any], seconds: float = WAIT_S) -> Any:
     """Poll until `found()` is true, and give it back; the failure says what did not come."""
     end = time.monotonic() + seconds
     while True:
@@ -125,7 +126,7 @@ def events(run: RunDir, kind: str, role: str = "", restart: int | None = None) -
     ]
 
 
-def ready(run: RunDir, count: int, role: str = "", restart: int | None = None, seconds: float = 60.0) -> list[Any]:
+def ready(run: RunDir, count: int, role: str = "", restart: int | None = None, seconds: float = WAIT_S) -> list[Any]:
     """Wait until so many processes of the run said that they are ready; all run the run's own code."""
     what = f"{count} ready {role} tasks (restart {restart})"
     said = until(what, lambda: (e := events(run, "ready", role, restart)) and len(e) >= count and e, seconds)

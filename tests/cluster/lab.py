@@ -128,7 +128,7 @@ class Lab:
         p, number = self.plan, int(node[1:])
         script = (
             'hostname "$1"; mount --bind "$GRHPC_LAB/etc/hosts" /etc/hosts; ip link set lo up\n'
-            "for i in $(seq 500); do ip -4 addr show eth0 2>/dev/null | grep -q inet && break; sleep 0.02; done\n"
+            "for i in $(seq 3000); do ip -4 addr show eth0 2>/dev/null | grep -q inet && break; sleep 0.02; done\n"
             'slurmd -D & pid=$!; trap "kill $pid; wait $pid; exit 0" TERM; wait $pid; exit 1'
         )
         unshare = "unshare --net --uts --mount --pid --fork --kill-child --mount-proc bash -c".split()
@@ -140,7 +140,7 @@ class Lab:
             first[:] = children(outer)
             return bool(first) and os.readlink(f"/proc/{first[0]}/ns/net") != ours
 
-        self.wait(f"the namespaces of {node}", separate, 10)
+        self.wait(f"the namespaces of {node}", separate, 60)
         self._remember(f"slurmd.{node}", first[0])
         cable = f"{p.bridge}n{number}"
         inside = ["nsenter", "-t", str(first[0]), "-n", "ip"]
@@ -180,7 +180,7 @@ class Lab:
         where = [f"--key-file={key}", f"--socket={p.root}/munge.socket", f"--pid-file={p.root}/pid/munged.pid"]
         where += [f"--log-file={p.root}/log/munged.log", f"--seed-file={p.root}/munge.seed"]
         self._spawn("munged", ["munged", "--foreground", "--force", *where])
-        self.wait("munge", lambda: bool(self.run("munge", "-S", f"{p.root}/munge.socket", "-n", check=False)), 20)
+        self.wait("munge", lambda: bool(self.run("munge", "-S", f"{p.root}/munge.socket", "-n", check=False)), 60)
 
     def _start_database(self) -> None:
         p, sock = self.plan, f"--socket={self.plan.root}/mysql.sock"
@@ -193,7 +193,7 @@ class Lab:
         net = ["--bind-address=127.0.0.1", f"--port={p.port + 2}", "--skip-name-resolve"]
         self._spawn("mariadbd", ["mariadbd", "--no-defaults", *where, *net, *memory, *hasty])
         client = ["mariadb", "--no-defaults", "-uroot", sock, "-e"]
-        self.wait("mariadb", lambda: "1" in self.run(*client, "select 1", check=False), 60)
+        self.wait("mariadb", lambda: "1" in self.run(*client, "select 1", check=False), 120)
         self.run(
             *client,
             "create database if not exists slurm_acct_db;"
@@ -214,7 +214,7 @@ class Lab:
         self.wait("slurmctld", self.is_up, 60)
         for node in p.nodes:
             self.start_node(node)
-        self.wait("idle nodes", lambda: self.node_states() == dict.fromkeys(p.nodes, "idle"), 90)
+        self.wait("idle nodes", lambda: self.node_states() == dict.fromkeys(p.nodes, "idle"), 240)
 
     def node_states(self) -> dict[str, str]:
         text = self.run("sinfo", "-h", "-N", "-p", "prod", "-o", "%N %t", check=False)

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def test_place_without_slurm() -> None:
 def test_ranks_meet_where_rank_0_says(tmp_path: Path) -> None:
     found: list[rendezvous.Meeting] = []
     me = replace(job.current(RANK), num_nodes=1)
-    waiter = threading.Thread(target=lambda: found.append(rendezvous.meet(tmp_path, me, wait_s=20)))
+    waiter = threading.Thread(target=lambda: found.append(rendezvous.meet(tmp_path, me, wait_s=120)))
     waiter.start()
     meeting = rendezvous.meet(tmp_path, replace(me, rank=0))
     waiter.join()
@@ -234,8 +235,9 @@ def test_command_line_drains_on_a_signal(make_run: MakeRun, number: signal.Signa
     try:
         while not read_events(run.events_dir):
             assert process.poll() is None, process.stderr.read()
+            time.sleep(0.05)
         process.send_signal(number)
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
     finally:
         process.kill()
     assert read_events(run.events_dir)[-1]["reason"] == f"signal {number.name}"
