@@ -158,6 +158,12 @@ def test_the_limit_is_of_the_processors_time_and_not_of_the_machines(math_verify
         assert checker.equivalent(*powers(490)) is True
 
 
+def test_the_first_pair_has_no_less_time_than_the_others():
+    """What a new worker imports is not taken off its limit."""
+    with MathVerify(limit_s=0.3) as checker:
+        assert checker.equivalent("1/2", "0.5") is True
+
+
 REMEMBERING_WORKER = """
 import math_verify
 from sympy.core.cache import cacheit
