@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 import random
 import shutil
 from dataclasses import replace
@@ -325,7 +326,6 @@ def test_a_seed_depends_on_the_question_alone():
 
 def test_one_task_writes_the_results_and_another_where_it_dies(tmp_path, monkeypatch):
     config = configured(tmp_path, "tiny")
-    config = replace(config, store=replace(config.store, lease_s=0.5))
     calm, run = make_evaluation(tmp_path, config, "calm"), make_evaluation(tmp_path, config, "hurt")
     scripted(calm).serve()
     first, second, real, begun = scripted(run, "local-1"), scripted(run, "local-2"), worker.write_results, []
@@ -344,6 +344,9 @@ def test_one_task_writes_the_results_and_another_where_it_dies(tmp_path, monkeyp
         first.step()
     assert begun == [[]] and not run.finished() and run.queue("results").counts()["leased"] == 1
     monkeypatch.setattr(worker, "write_results", real)
+    [lease] = (run.root / "queue" / "results" / "leased").iterdir()
+    os.utime(lease, (0, 0))  # no sign of life for long
+    assert run.queue("results").reap(at_once=True) == ["results"]
     assert second.serve() == "the run is finished"
     assert result(run) == result(calm)
     assert not list(run.root.glob(".*.tmp")) and run.queue("results").counts()["leased"] == 0
