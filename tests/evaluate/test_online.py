@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from eval_bench import POLICY, configured
 
@@ -235,13 +236,20 @@ def test_it_ends_with_the_run_or_with_the_trainer(run, over):
         run.finish({})
     else:
         trainer.kill()
-    deadline_s = time.monotonic() + 60
-    while Path(f"/proc/{watcher}/stat").exists() and " Z " not in Path(f"/proc/{watcher}/stat").read_text():
+    deadline_s = time.monotonic() + 300
+    while is_alive(watcher):
         assert time.monotonic() < deadline_s
         time.sleep(0.1)
     trainer.kill()
     trainer.wait()
     assert not errors(run)
+
+
+def is_alive(process_id: int) -> bool:
+    try:
+        return psutil.Process(process_id).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 @pytest.mark.parametrize(
