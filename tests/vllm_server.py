@@ -13,7 +13,7 @@ from urllib.request import urlopen
 
 SERVED = Path(__file__).parents[1] / "grhpc" / "data" / "tiny_models" / "verifier"
 NAME = "tiny"
-START_S = 240.0
+START_S = 600.0
 
 
 @contextmanager

@@ -25,7 +25,7 @@ print(num_tokens(load_tokenizer(sys.argv[1]), ["17"]))
 def ask(model: str, home: Path, script: str = ASK, **settings: str) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     words = [sys.executable, "-c", script, model]
-    return subprocess.run(words, env=env | settings, capture_output=True, text=True, timeout=90)
+    return subprocess.run(words, env=env | settings, capture_output=True, text=True, timeout=300)
 
 
 def cache(home: Path, files: Path | None = None) -> Path:

@@ -32,7 +32,7 @@ def test_the_model_then_its_judge_in_one_process(tmp_path):
     )
     run = make_evaluation(tmp_path, config)
     words = [sys.executable, "-m", "grhpc.cluster.role", "evaluate", str(run.root)]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=800)
     assert done.returncode == 0, done.stderr[-3000:]
     events = read_events(run.events_dir)
     assert [e["stage"] for e in events if e["event"] == "ready"] == ["questions", "samples"]

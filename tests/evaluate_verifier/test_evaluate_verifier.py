@@ -104,7 +104,7 @@ def test_the_whole_stack_is_hard_to_fool_and_loses_no_right_answer(root, tmp_pat
     """The shipped verifier behind extractor and guards: at most one attack in a hundred, recall as without guards."""
     words = ["--data", "tiny:160", "--mode", "generative", "hybrid", "--attacks", "380", "--out", str(tmp_path / "out")]
     command = [sys.executable, "submit.py", "evaluate-verifier", "configs/tiny.yaml", *words]
-    printed = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=600)
+    printed = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=850)
     assert printed.returncode == 0, printed.stderr
     # The engine's own words are in a file, and on the terminal only ours.
     said = re.split(r"[\r\n]+", printed.stderr.strip())

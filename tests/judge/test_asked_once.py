@@ -24,7 +24,7 @@ from grhpc.records import NO_VERDICT, YES
 from grhpc.store.decisions import DecisionLog
 
 HERE = Path(__file__).parent
-LIMIT_S = 60.0  # for what comes at once unless something is broken
+LIMIT_S = 200.0  # for what comes at once unless something is broken
 
 
 def pair(answer: str, question: str = "q") -> Pair:

@@ -141,4 +141,4 @@ def train_role(run: RunDir) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "grhpc.cluster.role", "train", str(run.root)]
     env = {**ours, "PYTHONPATH": str(Path(__file__).parents[2])}
     env.pop("WORLD_SIZE", None)
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=800)

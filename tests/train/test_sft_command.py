@@ -72,7 +72,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(folder: Path) -> tuple[Path, str]:
     """The folder of a run that went from lessons to a model, and what was printed."""
     command = [sys.executable, "submit.py", "sft", *words_of(folder), "--watch"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=800)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder / "runs" / "tiny-verifier", done.stdout
 
