@@ -42,7 +42,9 @@ def configured(folder: Path, *benchmarks: str, **sections: object) -> EvalConfig
             engine=EngineConfig(kv_cache_mb=64, max_num_seqs=32, enforce_eager=True),
         ),
         verify=VerifyConfig(mode="rule", audit_share=0.0),
-        store=StoreConfig(poll_min_s=0.01, poll_max_s=0.05, idle_s=60.0, max_attempts=2, local_dir=str(folder / "node")),
+        store=StoreConfig(
+            poll_min_s=0.01, poll_max_s=0.05, idle_s=60.0, max_attempts=2, local_dir=str(folder / "node")
+        ),
     )
     return replace(config, **sections)
 

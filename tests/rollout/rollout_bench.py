@@ -74,7 +74,9 @@ def make_run(folder: Path, policy: Path) -> RunDir:
             engine=EngineConfig(kv_cache_mb=64, max_num_seqs=32, enforce_eager=True),
         ),
         train=TrainConfig(steps=1),
-        store=StoreConfig(poll_min_s=0.01, poll_max_s=0.05, idle_s=60.0, max_attempts=2, local_dir=str(folder / "node")),
+        store=StoreConfig(
+            poll_min_s=0.01, poll_max_s=0.05, idle_s=60.0, max_attempts=2, local_dir=str(folder / "node")
+        ),
     )
     return RunDir.create(folder / "r", config)
 
