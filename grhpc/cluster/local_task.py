@@ -8,6 +8,7 @@ Does not know: roles, submitit. Invariant: it lives no longer than its controlle
 """
 
 import ctypes
+import functools
 import os
 import signal
 import subprocess
@@ -62,7 +63,8 @@ def main(words: list[str]) -> int:
 
     for passed_on in _PASSED_ON:
         signal.signal(passed_on, pass_on)
-    task = subprocess.Popen(words[1:])
+    # Before the role says so itself there are its set-up lines and its imports.
+    task = subprocess.Popen(words[1:], preexec_fn=functools.partial(die_with_parent, os.getpid()))
     for number in early:
         task.send_signal(number)
     code = task.wait()

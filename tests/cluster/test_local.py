@@ -65,6 +65,19 @@ def test_no_task_outlives_its_killed_controller(make_run: MakeRun) -> None:
     assert not control.live_jobs(run)
 
 
+def test_no_task_outlives_its_controller_before_its_role_begins(tmp_path: Path) -> None:
+    env = {**os.environ, "SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_JOB_ID": str(os.getpid())}
+    words = [sys.executable, "-m", "grhpc.cluster.local_task", str(tmp_path), "bash", "-c", "echo $$; read"]
+    over = subprocess.Popen(words, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert over.stdout is not None
+    task = int(over.stdout.readline())
+    over.kill()
+    try:
+        until("the task to die", lambda: _has_ended(task), 20.0)
+    finally:
+        over.wait()
+
+
 def test_a_killed_task_is_told_with_the_signal(make_run: MakeRun) -> None:
     """The first one, where the other tasks of its job fall with it; one that ends in order says nothing."""
     run = make_run("local", train=stub("train", tasks_per_node=2), rollout=stub("rollout", tasks=3))
