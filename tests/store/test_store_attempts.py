@@ -1,5 +1,6 @@
 """What spends one of a shard's attempts: work that failed, not a life that was cut short. docs/queue.md says it."""
 
+import re
 import time
 
 import pytest
@@ -81,7 +82,8 @@ def test_a_shard_that_fits_into_no_life_is_given_up_in_the_end(tmp_path):
         task.worked.clear()
         task.serve()
     (failed,) = task.queue.failed()
-    assert "not done in a whole life of 1000 s: raise the role's time_min" in failed.reason
+    life = re.search(r"not done in a whole life of (\d+) s: raise the role's time_min", failed.reason)
+    assert life and 900 < int(life[1]) <= 1000
 
 
 @pytest.mark.parametrize("left_s", [995.0, 400.0, 185.0])
@@ -106,7 +108,7 @@ def test_work_that_does_not_hear_of_a_drain_keeps_no_shard(tmp_path, monkeypatch
 
     def deaf(task, lease):
         task.life.drain("signal SIGTERM")
-        until_s = time.monotonic() + 20
+        until_s = time.monotonic() + 60
         while not task.queue.counts()["ready"] and time.monotonic() < until_s:
             time.sleep(0.01)
         after.append(task.queue.counts())
