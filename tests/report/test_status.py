@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 import time
 from argparse import Namespace
 
@@ -174,7 +175,13 @@ def test_while_slurm_thinks_it_says_that_it_is_asked(tmp_path, slurm, monkeypatc
     run = new_run(tmp_path, "slurm")
     record(run.jobs_dir, Submission("slurm", "train", "70"))
     slurm(line("70", "RUNNING"))
-    monkeypatch.setattr(sacct, "_output", lambda words: time.sleep(0.5))
+
+    def answers_late(words):
+        for thread in threading.enumerate():
+            if isinstance(thread, threading.Timer) and thread.function is print:
+                thread.join()  # until it has said so
+
+    monkeypatch.setattr(sacct, "_output", answers_late)
     monkeypatch.setattr(status_module, "NOTICE_S", 0.01)
     assert status_module.command(Namespace(run=str(run.root), watch=False, json=False)) == 0
     assert capsys.readouterr().err == "asking SLURM ...\n"
