@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parent.parent
 
@@ -23,8 +23,10 @@ os.environ.update(
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The same examples every time, on every machine. To look for new ones: HYPOTHESIS_PROFILE=search
-settings.register_profile("repeatable", derandomize=True, deadline=None)
-settings.register_profile("search", max_examples=2000, deadline=None)
+# How long an example takes says more of the machine than of us.
+untimed = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("repeatable", derandomize=True, **untimed)
+settings.register_profile("search", max_examples=2000, **untimed)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
