@@ -7,6 +7,8 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from ports import free_port
+
 from grhpc.engine.probe import PROBE
 
 PAGE = b"<html>Please log in</html>"
@@ -42,7 +44,7 @@ class Server:
         return f"http://127.0.0.1:{self.port}/v1"
 
     def rise(self, port: int = 0) -> None:
-        self.http = _Listener(("127.0.0.1", port), _handler(self))
+        self.http = _Listener(("127.0.0.1", port or free_port()), _handler(self))
         threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     def die(self) -> None:

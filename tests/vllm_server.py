@@ -1,7 +1,6 @@
 """A real `vllm serve` for the session: the small verifier, under the name `tiny`."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,8 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
+from ports import free_port
+
 SERVED = Path(__file__).parents[1] / "grhpc" / "data" / "tiny_models" / "verifier"
 NAME = "tiny"
 START_S = 600.0
@@ -19,9 +20,7 @@ START_S = 600.0
 @contextmanager
 def serving(folder: Path) -> Iterator[str]:
     """Its address, once it answers; `folder` is for its log."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     words = f"-m vllm.entrypoints.openai.api_server --model {SERVED} --served-model-name {NAME} --port {port}"
     limits = "--dtype float32 --max-model-len 240 --enforce-eager --kv-cache-memory-bytes 67108864 --host 127.0.0.1"
     environment = {**os.environ, "TORCH_COMPILE_DISABLE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
