@@ -3,12 +3,14 @@
 Does not know: shards, roles. Invariant: nothing that is asked here reaches an engine that has failed before.
 """
 
-import multiprocessing
+import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import psutil
 
 from grhpc.config import EngineConfig
 from grhpc.engine.snapshot import loadable
@@ -104,9 +106,17 @@ class EngineHost:
         try:
             self._on_stall(self._watchdog.limit_s)
         finally:
-            for child in multiprocessing.active_children():  # where no SLURM clears up, the engine would keep its GPU
-                child.kill()
+            with contextlib.suppress(Exception):  # whatever comes, this process ends
+                _kill_descendants()
             os._exit(STALLED)
+
+
+def _kill_descendants() -> None:
+    """Where no SLURM clears up they would keep their GPUs: of an engine over several, the workers are its children, and
+    one that hangs in a collective does not hear that it is gone."""
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def without_prefix_cache(settings: EngineConfig) -> EngineConfig:

@@ -148,15 +148,25 @@ EngineHost(Hung, 0.2, lambda seconds: print("stalled", seconds, flush=True)).gen
     assert done.stdout == "stalled 0.2\n"
 
 
-def test_a_hung_engine_leaves_no_child_behind():
+def test_a_hung_engine_leaves_no_process_behind():
+    """Neither its own nor, where it is over several GPUs, those of its workers."""
     script = """
-import multiprocessing, time
+import multiprocessing, subprocess, time
 from grhpc.engine.host import EngineHost
+
+fork = multiprocessing.get_context("fork")
+begun = fork.Event()
+
+def engine():
+    print(subprocess.Popen(["sleep", "600"]).pid, flush=True)
+    begun.set()
+    time.sleep(600)
 
 class Hung:
     def __init__(self):
-        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+        child = fork.Process(target=engine)
         child.start()
+        begun.wait()
         print(child.pid, flush=True)
 
     def generate(self, requests, should_stop):
@@ -164,11 +174,11 @@ class Hung:
 
 EngineHost(Hung, 0.2, lambda seconds: None).generate([], lambda: False)
 """
-    # The child holds the pipe: without its end the output has none either.
+    # They hold the pipe: without their end the output has none either.
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=LIMIT_S)
     assert done.returncode == STALLED, done.stderr
     give_up_s = time.monotonic() + LIMIT_S
-    while is_alive(int(done.stdout)):  # its pipes are closed before it has ended
+    while any(is_alive(int(line)) for line in done.stdout.split()):  # the pipes are closed before they have ended
         assert time.monotonic() < give_up_s
         time.sleep(0.01)
 
