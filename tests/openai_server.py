@@ -21,13 +21,13 @@ class Server:
     """`answer(prompt)` is a text, a status with a message (and headers), PAGE, DRIP, BROKEN, CUT, or None
     for silence.
 
-    Counts what it was asked, and apart, as `probes`, how often only whether it is there. `models` is what it says that
-    it serves, `usage` how many tokens an answer took."""
+    Counts what it was asked, and apart, as `probes`, how often only whether it is there; `dripped` are bytes. `models`
+    is what it says that it serves, `usage` how many tokens an answer took."""
 
     def __init__(self, answer: Callable[[str], Any]) -> None:
         self.answer = answer
         self.prompts: list[str] = []
-        self.probes = 0
+        self.probes = self.dripped = 0
         self.requests: list[dict[str, Any]] = []
         self.models: list[dict[str, Any]] = []
         self.usage: dict[str, int] | None = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
@@ -48,9 +48,10 @@ class Server:
         threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     def die(self) -> None:
+        http = self.http  # who dies late must not take the next one along
         self.silence.set()
-        self.http.shutdown()
-        self.http.server_close()
+        http.shutdown()
+        http.server_close()
 
     def respond(self, request: dict[str, Any]) -> Any:
         prompt = request["messages"][0]["content"] if "messages" in request else request["prompt"]
@@ -117,6 +118,7 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
             with contextlib.suppress(OSError):
                 for _ in range(600):
                     self.wfile.write(b" ")
+                    server.dripped += 1
                     if server.silence.wait(0.1):
                         return
 

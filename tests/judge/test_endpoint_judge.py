@@ -19,6 +19,7 @@ from grhpc.config import EndpointConfig, VerifierConfig
 from grhpc.config_file import check
 from grhpc.engine.pacing import LONGEST_WAIT_S, back_off_s
 from grhpc.engine.probe import PROBE
+from grhpc.engine.server import Server as EndpointServer
 from grhpc.engine.tokenizer import load_tokenizer
 from grhpc.errors import ConfigError, EngineError, Unavailable
 from grhpc.judge.decide import Pair
@@ -31,6 +32,7 @@ from grhpc.store.events import read_events
 from grhpc.store.serving import serve
 from grhpc.verify.worker import VerifyWorker
 
+LONG_S = 200.0  # for what comes at once where the machine is not busy
 RIGHT, WRONG = "The same. Final Decision: Yes", "Not the same. Final Decision: No"
 
 
@@ -55,8 +57,14 @@ def server():
 
 
 def settings(server, **endpoint) -> VerifierConfig:
-    bounded = {"timeout_s": 2.0, "max_retries": 0} | endpoint
+    """A try has longer than a busy machine needs: where a server is silent, the test says how much shorter."""
+    bounded = {"timeout_s": 60.0, "max_retries": 0} | endpoint
     return VerifierConfig("a-judge", endpoint=EndpointConfig(url=server.url, **bounded))
+
+
+def time_for(fault) -> float:
+    """The seconds of a try: few where they all pass, and more than a busy machine needs where none is waited for."""
+    return 2.0 if fault in (DRIP, None) else 60.0
 
 
 def texts(replies) -> list[str]:
@@ -130,10 +138,10 @@ def test_the_server_may_say_when_to_try_again(server, monkeypatch):
 
 
 def test_the_wait_between_tries_grows_and_has_an_end():
-    in_5_s = email.utils.formatdate(time.time() + 5, usegmt=True)
+    in_50_s = email.utils.formatdate(time.time() + 50, usegmt=True)
     assert all(0.3 <= back_off_s(1, None) <= 0.7 and 3 <= back_off_s(4, None) <= 5 for _ in range(100))
     assert back_off_s(99, None) == back_off_s(1, "86400") == back_off_s(1, "9" * 400) == LONGEST_WAIT_S
-    assert back_off_s(1, "7") == 7 and 2 <= back_off_s(1, in_5_s) <= 6
+    assert back_off_s(1, "7") == 7 and 10 <= back_off_s(1, in_50_s) <= 51
     assert all(back_off_s(1, rubbish) < 1 for rubbish in ("", "soon", "-5", "nan", "Mon, 99 Foo 2026", "1e9"))
 
 
@@ -141,11 +149,10 @@ def test_the_wait_between_tries_grows_and_has_an_end():
 def test_a_try_has_its_time_however_slowly_the_server_drips(server, fault):
     """A byte comes within every read's limit, and the whole answer never."""
     server.answer = lambda prompt: fault
-    judge = EndpointJudge(settings(server, timeout_s=0.5, max_retries=1), 0, words_of)
-    begun_s = time.monotonic()
-    with pytest.raises(Unavailable, match=r"does not answer: nothing whole in 0\.5 s"):
+    judge = EndpointJudge(settings(server, timeout_s=1.5, max_retries=1), 0, words_of)
+    with pytest.raises(Unavailable, match=r"does not answer: nothing whole in 1\.5 s"):
         judge.ask(["q"], 1, never)
-    assert len(server.prompts) == 2 and time.monotonic() - begun_s < 20  # the drip alone lasts a minute
+    assert len(server.prompts) == 2 and server.dripped < 2 * 600, "each answer alone takes a minute"
 
 
 def test_a_judge_that_is_let_go_of_leaves_no_thread_behind(server):
@@ -238,7 +245,7 @@ def test_a_question_that_always_fails_is_that_questions_problem_alone(server, fa
     """While the server answers others: those beside it, or, where there are none, small ones of ours. It is asked five
     times more alone, once where that takes its whole time, and never where the server said that it will not take it."""
     server.answer = lambda prompt: POISON[fault] if prompt == "poison" else RIGHT
-    judge = EndpointJudge(settings(server, timeout_s=1.0, concurrency=concurrency), 0, words_of)
+    judge = EndpointJudge(settings(server, timeout_s=time_for(POISON[fault]), concurrency=concurrency), 0, words_of)
     told = judge.ask(["a", "poison", "b", "c"], 1, never)
     assert texts(told) == [RIGHT, "", RIGHT, RIGHT] and judge.running
     assert told[1].refused and told[1].problem
@@ -334,15 +341,16 @@ def test_a_question_at_fault_is_found_where_requests_fail_at_random(server, monk
 )
 def test_a_question_that_brings_the_server_down_each_time_is_given_up(server, fault, concurrency):
     """Where those beside it fall with it twice, and it alone five times more; each time the server comes back."""
-    down: list[int] = []
+    down, lock = [0], threading.Lock()
 
     def answer(prompt: str):
-        if prompt == "poison":
-            down.extend(range(2))  # as many requests find it away
-            return fault
-        if down:
-            down.pop()
-            return fault
+        with lock:
+            if prompt == "poison":
+                down[0] += 2  # as many requests find it away
+                return fault
+            if down[0]:
+                down[0] -= 1
+                return fault
         time.sleep(0.02)
         return RIGHT
 
@@ -396,7 +404,7 @@ def test_a_question_that_fails_among_others_and_passes_alone_is_answered(server,
         return fault if len(beside) == 1 else WRONG
 
     server.answer = answer
-    judge = EndpointJudge(settings(server, timeout_s=2.0, concurrency=2), 0, words_of)
+    judge = EndpointJudge(settings(server, timeout_s=time_for(fault), concurrency=2), 0, words_of)
     prompts = ["long", *(f"short {i}" for i in range(8))]
     assert texts(judge.ask(prompts, 1, never)) == [WRONG] + [RIGHT] * 8
     assert len(server.prompts) == 10 and server.prompts[-1] == "long" and beside[1] == 0
@@ -430,20 +438,20 @@ def test_a_stopped_task_does_not_wait_for_a_question_asked_alone(server):
 
 
 @pytest.mark.parametrize("status", [500, 503])
-def test_what_is_on_its_way_when_the_server_goes_away_is_heard_and_no_more_is_sent(server, status):
-    gone = threading.Event()
+def test_what_is_on_its_way_when_the_server_goes_away_is_heard_and_no_more_is_sent(server, status, monkeypatch):
+    """The slow answer comes when the judge has seen that the server is away."""
+    seen, failure = threading.Event(), EndpointServer.failure
 
     def answer(prompt: str):
         if prompt == "slow":
-            assert gone.wait(20)
+            assert seen.wait(LONG_S)
             time.sleep(0.5)
             return RIGHT
-        if prompt == PROBE or status == 503:
-            gone.set()
         return (status, "going down")
 
     server.answer = answer
-    judge = EndpointJudge(settings(server, concurrency=2, timeout_s=30.0), 0, words_of)
+    monkeypatch.setattr(EndpointServer, "failure", lambda it, error: (seen.set(), failure(it, error))[1])
+    judge = EndpointJudge(settings(server, concurrency=2), 0, words_of)
     heard = {}
     with pytest.raises(Unavailable, match=f"{status} going down"):
         judge.ask(["slow", "bad", "later", "never"], 1, never, heard.update)
@@ -515,16 +523,20 @@ def test_while_the_judge_is_away_no_sample_is_judged_and_the_task_says_so_and_go
 ):
     """One shard is judged, the judge goes away under the second, and comes back."""
     run, life = make_run(tmp_path, tokenizer_dir, room=1, idle_s=60.0), Lifetime(job="local-1")
-    decider = GenerativeDecider(EndpointJudge(settings(server, timeout_s=0.3), 0, words_of), run.config().verifier)
+    decider = GenerativeDecider(
+        EndpointJudge(settings(server, timeout_s=1.0 if fault is SILENT else 60.0), 0, words_of), run.config().verifier
+    )
     worker = VerifyWorker(run, run.config(), life, run.events("verify", "local-1"), decider)
     for group in (0, 1):
         run.queue("rollouts").put(f"g{group:08d}-0001", [rollout(group, response="\\boxed{5}")])
 
+    dying = threading.Thread(target=server.die, daemon=True)
+
     def answer(prompt: str):
         if "number 0" in prompt:
             return RIGHT
-        if fault is GONE:
-            threading.Thread(target=server.die, daemon=True).start()
+        if fault is GONE and dying.ident is None:
+            dying.start()
         return None if fault in (SILENT, GONE) else fault
 
     server.answer = answer
@@ -535,12 +547,14 @@ def test_while_the_judge_is_away_no_sample_is_judged_and_the_task_says_so_and_go
     )
     task.start()
     wait_for(lambda: any("does not answer" in e["problem"] for e in told(run, "error")))
+    wait_for(lambda: run.queue("verdicts").names()["ready"])
     assert run.queue("verdicts").names()["ready"] == {"g00000000-0001"}
     server.answer = by_answer
     if fault is GONE:
         wait_for(lambda: any("does not answer" in e["for"] for e in told(run, "waiting")))
+        dying.join(LONG_S)
         server.rise(server.port)
-    task.join(30)
+    task.join(LONG_S)
     assert not task.is_alive()
     verdicts = {}
     while (lease := run.queue("verdicts").claim("reader")) is not None:
@@ -589,8 +603,8 @@ def told(run, event: str) -> list[dict]:
     return [e for e in read_events(run.events_dir) if e["event"] == event]
 
 
-def wait_for(come, limit_s: float = 30.0) -> None:
-    deadline_s = time.monotonic() + limit_s
+def wait_for(come) -> None:
+    deadline_s = time.monotonic() + LONG_S
     while not come():
         assert time.monotonic() < deadline_s, "it did not come"
         time.sleep(0.02)
