@@ -1,6 +1,9 @@
 """The rollout task on real queue directories with a real engine."""
 
 import dataclasses
+import itertools
+import time
+from types import SimpleNamespace
 
 import pytest
 from prompts import prompt
@@ -172,14 +175,21 @@ def test_the_next_shard_does_not_wait_for_the_last_response_of_this_one(bench, m
         alone[name] = bench.taken()
     for group, name in enumerate(names):
         bench.put(name, prompt(group))
-    in_hand = watch_engine(bench, monkeypatch)
+    in_hand, looks = watch_engine(bench, monkeypatch), itertools.count()
+    clock = SimpleNamespace(time=time.time, monotonic=lambda: len(in_hand) + 1e-6 * next(looks))  # a second a step
+    monkeypatch.setattr(worker_module, "time", clock)
     bench.serve()
     assert max(in_hand) == 4
     beside = {f"g{rows[0].group:08d}-0001": rows for rows in (bench.taken() for _ in names)}
-    assert beside == alone, "company changes no sample"
+    assert beside.keys() == alone.keys()
+    for ours, theirs in zip(itertools.chain(*beside.values()), itertools.chain(*map(alone.get, beside)), strict=True):
+        # Sums may depend on the batch, in their last bits and on some processors.
+        assert ours.sampler_logprobs == pytest.approx(theirs.sampler_logprobs, abs=1e-5)
+        same = dataclasses.replace(theirs, sampler_logprobs=ours.sampler_logprobs)
+        assert ours == same, "company changes no sample"
     events = bench.told("shard")[-4:]
     assert all(event["seconds"] > 0 for event in events)
-    assert sum(event["seconds"] for event in events) <= max(event["held_s"] for event in events) + 0.5
+    assert sum(event["seconds"] for event in events) <= max(event["held_s"] for event in events) + len(names)
 
 
 def test_no_more_than_the_engine_has_room_for_is_taken(bench, monkeypatch):
