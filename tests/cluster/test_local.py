@@ -163,19 +163,26 @@ def test_a_job_that_ends_by_itself_meanwhile_does_not_save_the_others(monkeypatc
         jobs[1].kill()
 
 
-def test_what_hears_no_signal_has_ended_when_kill_returns(tmp_path: Path) -> None:
+def test_what_hears_no_signal_has_ended_when_kill_returns(monkeypatch: pytest.MonkeyPatch) -> None:
     """A controller that is told to end while it starts its task passes nothing on."""
     code = "import signal, subprocess, sys, time; signal.signal(signal.SIGTERM, lambda *_: more())\n"
     code += "def more(): print(subprocess.Popen(['sleep', '300']).pid, flush=True)\n"
     code += "held = bytearray(1 << 28); more()\nwhile True: time.sleep(1)"  # so large that its end takes a while
     controller = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert controller.stdout is not None
-    before = int(controller.stdout.readline())
+    begun, wait = [int(controller.stdout.readline())], processes._wait
+
+    def until_it_was_told(trees: set[psutil.Process], wait_s: float) -> None:
+        if len(begun) == 1:
+            begun.append(int(controller.stdout.readline()))
+        else:
+            wait(trees, wait_s)
+
     job = Submission("local", "rollout", str(controller.pid), started=start_ticks(controller.pid))
-    processes.kill([job], wait_s=1.0)
+    monkeypatch.setattr(processes, "_wait", until_it_was_told)
+    processes.kill([job], wait_s=60.0)
     assert not processes.is_live(job)
-    after = int(controller.stdout.readline())
-    assert _has_ended(before) and _has_ended(after)
+    assert len(begun) == 2 and all(map(_has_ended, begun))
     controller.wait(120)
 
 
