@@ -24,10 +24,11 @@ Seen = dict[str, Any]
 
 
 def told_ends(jobs: Sequence[JobState], events: Sequence[Event]) -> list[JobState]:
-    """The jobs; a local one that is gone and whose last words are that it stopped has COMPLETED, whatever befell it on
-    its way out."""
-    last = {str(event.get("job", "")).partition(".")[0]: event for event in events}
-    well = {job for job, e in last.items() if e["event"] in ("stop", "finish") and e.get("reason") != "error"}
+    """The jobs; a local one that is gone and of which every task's last words are that it stopped has COMPLETED,
+    whatever befell it on its way out."""
+    last = {str(event.get("job", "")): event for event in events}
+    well = {task for task, e in last.items() if e["event"] in ("stop", "finish") and e.get("reason") != "error"}
+    well = {task.partition(".")[0] for task in well} - {task.partition(".")[0] for task in last.keys() - well}
     over = {j.name for j in jobs if j.executor == "local" and not may_live(j)} & well
     return [replace(j, state="COMPLETED", kind=states.DONE) if j.name in over else j for j in jobs]
 

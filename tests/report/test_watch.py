@@ -12,7 +12,7 @@ from rich.console import Console
 
 from grhpc.cluster.job import start_ticks
 from grhpc.cluster.submissions import Submission, record
-from grhpc.report import follow, logs
+from grhpc.report import follow, logs, status
 from grhpc.report import watch as watching
 from grhpc.report.follow import Following
 from grhpc.report.logs import log_files, tail
@@ -136,6 +136,15 @@ def test_a_signal_after_a_tasks_last_words_is_no_failure(small, sleepers):
     following = Following(small.run)
     following.poll()
     assert not following.died and "COMPLETED" in {job.words for job in following.jobs}
+
+
+def test_a_task_that_stopped_hides_no_other_of_its_job_that_was_killed(small, sleepers):
+    record(small.run.jobs_dir, Submission("local", "rollout", "4242", started=7))
+    (small.run.jobs_dir / "local-4242-7.1.signal").write_text("1764000000.000 9\n")
+    small.run.events("rollout", "local-4242.1").emit("shard")
+    small.run.events("rollout", "local-4242.0").emit("stop", reason="the run is finished")
+    failed = status.status(small.run)["roles"]["rollout"]["failed"]
+    assert "local-4242 FAILED by SIGKILL" in failed
 
 
 def test_what_nobody_submitted_yet_is_awaited_and_said_at_once(small, when_said):
