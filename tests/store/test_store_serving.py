@@ -7,7 +7,7 @@ import pytest
 from store_task import Task
 
 from grhpc.errors import CorruptFile, DataError, EngineError, ForeignFile, GaveUp, OtherVersion, Unavailable
-from grhpc.store import hand, lease
+from grhpc.store import hand, lease, serving
 from grhpc.store.serving import MOST_STARTS
 
 
@@ -158,18 +158,19 @@ def test_work_that_finds_its_server_away_again_and_again_is_bounded_too(tmp_path
         assert len(tries) == 4 and task.queue.counts() == {"ready": 3, "leased": 0, "failed": 0}
 
 
-def test_a_task_whose_server_was_away_for_a_moment_is_not_idle(tmp_path):
+def test_a_task_whose_server_was_away_for_a_moment_is_not_idle(tmp_path, monkeypatch):
     """Though its failed work took longer than a task may be idle."""
-    fails = [Unavailable("the judge does not answer")]
+    fails, clock = [Unavailable("the judge does not answer")], [time.time()]
+    monkeypatch.setattr(serving, "time", SimpleNamespace(time=lambda: clock[0], sleep=time.sleep))
 
     def work(task, lease):
         if fails:
-            time.sleep(0.6)
+            clock[0] += 2 * task.run.config().store.idle_s
             raise fails.pop()
 
-    task = Task(tmp_path, work=work, idle_s=0.5).put("g00000000-0001")
-    task.serve()
-    assert task.worked[-1:] == ["g00000000-0001"] and task.queue.counts()["ready"] == 0
+    task = Task(tmp_path, work=work).put("g00000000-0001")
+    assert task.serve() == "all done"
+    assert task.worked == ["g00000000-0001"] * 2 and task.queue.counts()["ready"] == 0
 
 
 @pytest.mark.parametrize("event", ["shard", "cut"])
