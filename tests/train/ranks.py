@@ -6,11 +6,12 @@ the pool down (its siblings may hang in a collective), and the next task starts 
 
 import multiprocessing
 import os
-import socket
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
+
+from ports import free_port
 
 TASK_TIMEOUT_S = 300.0  # well below a test's own limit
 
@@ -60,7 +61,7 @@ class RankPool:
         """Start function(*args) in `world_size` ranks."""
         if not self.processes:
             self._start()
-        port = _free_port()
+        port = free_port()
         for pipe in self.pipes[:world_size]:
             pipe.send((function, world_size, port, args))
 
@@ -88,9 +89,3 @@ class RankPool:
             process.kill()
             process.join()
         self.processes, self.pipes = [], []
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
