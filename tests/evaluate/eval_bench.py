@@ -132,5 +132,13 @@ class Task:
         return [e for e in read_events(self.run.events_dir) if e["event"] == event]
 
 
+def with_engine(run: RunDir, engine: list, job: str = "local-1") -> Task:
+    """A task with the module's engine; its own configuration, entries and digest are the first one's."""
+    task = Task(run, job, sampler=engine[0] if engine else None)
+    if not engine:
+        engine.append(task.worker.sampler)
+    return task
+
+
 def result(run: RunDir) -> tuple[bytes, bytes]:
     return run.samples_path.read_bytes(), run.summary_path.read_bytes()

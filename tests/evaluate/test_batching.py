@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from eval_bench import Scripted, Task, configured, make_evaluation, result
+from eval_bench import Scripted, Task, configured, make_evaluation, result, with_engine
 from random_models import random_model
 
 from grhpc.config import RoleConfig
@@ -15,6 +15,7 @@ from grhpc.config_file import check
 from grhpc.engine.vllm import Completion
 from grhpc.engine.vllm_start import require_batch_invariance
 from grhpc.errors import ConfigError, EngineError, StoreError
+from grhpc.evaluate import in_hand
 from grhpc.evaluate import worker as evaluate_worker
 from grhpc.evaluate.benchmarks import load_benchmarks
 from grhpc.evaluate.engine_sampler import EngineSampler
@@ -32,14 +33,6 @@ def model(tmp_path_factory):
     return random_model(tmp_path_factory.mktemp("model"), 0)
 
 
-@pytest.fixture(scope="module")
-def engine():
-    kept: list = []
-    yield kept
-    for sampler in kept:
-        sampler.close()
-
-
 def evaluation_of(folder, model, batching, name):
     """Several samples a question at temperature 1, shards of two questions."""
     config = configured(folder, "tiny", "aime24")
@@ -54,10 +47,8 @@ def evaluation_of(folder, model, batching, name):
 
 
 def task_of(run, engine, job="local-1"):
-    """A task with the module's engine, whose steps are counted from now on."""
-    task = Task(run, job, sampler=engine[0] if engine else None)
-    if not engine:
-        engine.append(task.worker.sampler)
+    """A task with the module's engine, which runs."""
+    task = with_engine(run, engine, job)
     task.worker.prepare()
     return task
 
@@ -87,6 +78,7 @@ def test_shards_that_follow_one_another_give_the_same_bytes_in_far_fewer_steps(t
     steps.clear()
     together = evaluation_of(tmp_path, model, "continuous", "crowd")
     task = task_of(together, engine)
+    monkeypatch.setattr(in_hand, "time", SimpleNamespace(monotonic=lambda: float(len(steps))))
     task.serve()
     assert len(steps) < 0.75 * num_alone
     assert result(together)[0] == result(alone)[0]
@@ -94,7 +86,7 @@ def test_shards_that_follow_one_another_give_the_same_bytes_in_far_fewer_steps(t
     shards = [event for event in task.told("shard") if event["stage"] == "sample"]
     assert len(shards) == len({event["shard"] for event in shards}) >= SHARDS
     held_s, seconds = (sum(event[name] for event in shards) for name in ("held_s", "seconds"))
-    assert held_s > 1.2 * seconds, "of shards that overlap each second counts once"
+    assert held_s > 1.2 * seconds, "of shards that overlap each second (here: step) counts once"
 
 
 def test_of_several_in_hand_each_goes_back_and_is_asked_once_when_its_task_dies(tmp_path, model, engine, monkeypatch):

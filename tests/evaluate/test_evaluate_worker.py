@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
-from eval_bench import POLICY, Scripted, Task, configured, make_evaluation, result
+from eval_bench import POLICY, Scripted, Task, configured, make_evaluation, result, with_engine
 from random_models import reference_greedy
 
 from grhpc.config import VerifierConfig, VerifyConfig
@@ -31,23 +31,6 @@ from grhpc.store.shard import write_shard
 def right(question, k):
     """A model that is right about every second question."""
     return f"It is \\boxed{{{question.gold}}}." if (question.index + k) % 2 else "It is \\boxed{nothing}."
-
-
-@pytest.fixture(scope="module")
-def engine():
-    """The sampler of the module's first task, handed on: one engine start for the whole module."""
-    kept: list = []
-    yield kept
-    for sampler in kept:
-        sampler.close()
-
-
-def with_engine(run, engine, job="local-1"):
-    """A task with the module's engine; its own configuration, entries and digest are the first one's."""
-    task = Task(run, job, sampler=engine[0] if engine else None)
-    if not engine:
-        engine.append(task.worker.sampler)
-    return task
 
 
 def rows(run) -> list[Score]:
