@@ -1,15 +1,18 @@
 """An evaluation task's samples a second over bare vLLM's: the same model, prompts, sampling, seeds. Prints JSON.
 
-    python tests/bench/bench_evaluate.py [--shards 8] [--questions 64] [--tokens 900] [--rounds 3]
+    python tests/bench/bench_evaluate.py [--shards 12] [--questions 64] [--tokens 900] [--rounds 5] [SIDE ...]
 
-Every side runs in a process of its own, one at a time, round after round: `bare` is one call of `LLM.generate` on all
-the prompts at once, tokenised before, which is as fast as vLLM can be; `continuous` and `alone` are the role's own loop
-over an evaluation with that `batching`, from claiming the first shard to delivering the last one's samples: claims,
-chat template, tokens, engine, texts, shards. Start-up and a warm-up are left out. Responses are drawn at temperature 1
-and end by themselves, so that lengths spread and a few are many times as long as the mean. `wall` is samples a second,
-which means something on a quiet machine only; `cpu` is samples a second of the process's CPU time; `tokens` and `steps`
-are what the engine generated, and in how many steps, which no other work on the machine can change, and which is most
-of the time on a GPU. Ratios are medians over the rounds. `grading` is how many samples a second the task then scores.
+The peer is one call of `LLM.generate` on all the prompts at once, tokenised before, which is as fast as vLLM can be;
+`continuous` and `alone` are the role's own loop over an evaluation with that `batching`, from claiming the first shard
+to delivering the last one's samples: claims, chat template, tokens, engine, texts, shards. Start-up and a warm-up are
+left out. Responses are drawn at temperature 1 and end by themselves, so that lengths spread and a few are many times as
+long as the mean.
+
+Each of them, or the SIDEs named, runs beside the peer on one core, round after round (`beside_vllm.py` says why), and
+so does, as `bare`, the peer itself, which shows how exact this is. `wall` is samples a second, less what a process
+waited for the core; `cpu` is samples a second of its CPU time; `steps` is how many steps the engine took for the same
+tokens, which no other work on the machine can change, and which is most of the time on a GPU. `grading` is how many
+samples a second the task then scores.
 """
 
 import argparse
@@ -20,7 +23,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from beside_vllm import ENGINE, bare_vllm, count_steps, in_turns, now, quiet, rates
+from beside_vllm import ENGINE, add_sides, bare_vllm, count_steps, meet, now, over, quiet, rates, side_by_side
 
 CONTEXT = 2048
 PROMPT_TOKENS = 256
@@ -57,9 +60,11 @@ def run_bare(args: argparse.Namespace) -> dict:
     params = [SamplingParams(seed=first_seed(0, question), **settings) for question in asked]
     llm.generate(prompts[:32], params[:32], use_tqdm=False)  # warm
     steps.clear()
+    meet(args, "ready")
     begun = now()
     lengths = [len(done.outputs[0].token_ids) for done in llm.generate(prompts, params, use_tqdm=False)]
     told = rates(len(lengths), begun, now())
+    meet(args, "done")
     spread = max(lengths) / statistics.mean(lengths)
     return told | {"steps": len(steps), "tokens": sum(lengths), "longest_over_mean": spread}
 
@@ -77,6 +82,8 @@ def run_task(args: argparse.Namespace) -> dict:
         emit(self, event, **fields)
         if event == "shard":
             delivered[str(fields["stage"])].append((fields, now()))
+            if sum(len(shards) for shards in delivered.values()) == args.shards:
+                meet(args, "done")
 
     EventLog.emit = emit_and_note  # type: ignore[method-assign]
     run, life = make_evaluation(args, args.side), Lifetime(job="bench")
@@ -89,6 +96,7 @@ def run_task(args: argparse.Namespace) -> dict:
     list(worker.sampler.stream(lease.rows[:32], lambda: None, lambda: False))
     lease.release("warm")
     steps.clear()
+    meet(args, "ready")
     begun = now()
     serve(run, lambda: worker.stage, worker, life, events)
     samples, graded = delivered["sample"], delivered["grade"]
@@ -131,26 +139,29 @@ def measure(args: argparse.Namespace) -> dict:
     from random_models import random_model
 
     random_model(args.work / "model", 0, context=CONTEXT)
-    rounds = in_turns(__file__, ("bare", *TASKS), args, ("shards", "questions", "tokens"))
+    names = ("shards", "questions", "tokens")
+    rounds = {side: side_by_side(__file__, "bare", side, args, names) for side in args.sides}
+    bare = [peer for pairs in rounds.values() for peer, _ in pairs]
     told: dict = {
         "load": round(os.getloadavg()[0], 1),
         "samples": args.shards * args.questions,
-        "longest_over_mean": round(rounds[0]["bare"]["longest_over_mean"], 1),
+        "tokens": round(bare[0]["tokens"]),
+        "longest_over_mean": round(bare[0]["longest_over_mean"], 1),
+        "bare, wall": round(statistics.median(peer["wall"] for peer in bare), 1),
     }
-    for clock in ("wall", "cpu", "steps", "tokens"):
-        told[clock] = {side: [round(r[side][clock], 1) for r in rounds] for side in ("bare", *TASKS)}
-        for task in TASKS:
-            ratio = statistics.median(r[task][clock] / r["bare"][clock] for r in rounds)
-            told[clock][f"{task} over bare"] = round(ratio, 3)
-    return told | {"grading": [round(r["continuous"]["grading"]) for r in rounds]}
+    for side, pairs in rounds.items():
+        assert all(peer["tokens"] == beside["tokens"] for peer, beside in pairs), "the samples differ"
+        told[f"{side} over bare"] = {clock: over(pairs, clock) for clock in ("wall", "cpu", "steps")}
+    grading = {side: [round(task["grading"]) for _, task in pairs] for side, pairs in rounds.items() if side in TASKS}
+    return told | {"grading": grading}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    for name, default in (("shards", 8), ("questions", 64), ("tokens", 900), ("rounds", 3)):
+    for name, default in (("shards", 12), ("questions", 64), ("tokens", 900), ("rounds", 5)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--side", choices=("bare", *TASKS))
-    parser.add_argument("--work", type=Path)
+    parser.add_argument("sides", nargs="*", metavar="SIDE", default=("bare", *TASKS))
+    add_sides(parser, "bare", *TASKS)
     args = parser.parse_args()
     quiet()
     if args.side:

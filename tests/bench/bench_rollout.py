@@ -1,26 +1,24 @@
 """The rollout task's tokens a second over bare vLLM's, with the same model, prompts and sampling. Prints JSON.
 
-    python tests/bench/bench_rollout.py [--shards 8] [--groups 8] [--size 8] [--tokens 900] [--rounds 3]
+    python tests/bench/bench_rollout.py [--shards 8] [--groups 8] [--size 8] [--tokens 900] [--rounds 5]
 
-Both sides run in processes of their own, one at a time, round after round: `bare` is one call of `LLM.generate` on all
-the prompts at once, which is as fast as vLLM can be; `task` is the role's own loop over a run directory, from claiming
-the first shard to delivering the last, weights loaded on the way. Responses end by themselves, so that lengths spread
-and a few are many times as long as the mean. Start-up and a warm-up are left out on both sides. `wall` is tokens a
-second, which means something on a quiet machine only; `cpu` is tokens a second of the process's CPU time; `steps` is
-how many steps the engine took, which no other work on the machine can change, and which is most of the time on a GPU.
-Ratios are medians over the rounds.
+`bare` is one call of `LLM.generate` on all the prompts at once, which is as fast as vLLM can be; `task` is the role's
+own loop over a run directory, from claiming the first shard to delivering the last, weights loaded on the way. They run
+beside one another on one core, round after round (`beside_vllm.py` says why). Responses end by themselves, so that
+lengths spread and a few are many times as long as the mean. Start-up and a warm-up are left out on both sides. `wall`
+is tokens a second, less what a process waited for the core; `cpu` is tokens a second of its CPU time; `steps` is how
+many steps the engine took, which no other work on the machine can change, and which is most of the time on a GPU.
 """
 
 import argparse
 import json
 import os
 import shutil
-import statistics
 import tempfile
 from pathlib import Path
 from statistics import mean
 
-from beside_vllm import ENGINE, Clock, bare_vllm, count_steps, in_turns, now, quiet, rates
+from beside_vllm import ENGINE, Clock, add_sides, bare_vllm, count_steps, meet, now, over, quiet, rates, side_by_side
 
 CONTEXT = 1024
 PROMPT_TOKENS = 32
@@ -48,9 +46,11 @@ def run_bare(args: argparse.Namespace) -> dict:
 
     generate(prompts(args)[:4])  # warm
     steps.clear()
+    meet(args, "ready")
     begun = now()
     lengths = generate(prompts(args))
     told = rates(sum(lengths), begun, now())
+    meet(args, "done")
     return told | {"steps": len(steps), "tokens": sum(lengths), "longest_over_mean": max(lengths) / mean(lengths)}
 
 
@@ -68,6 +68,8 @@ def run_task(args: argparse.Namespace) -> dict:
         emit(self, event, **fields)
         if event == "shard":
             delivered.append((int(str(fields["tokens"])), now()))
+            if len(delivered) == args.shards:
+                meet(args, "done")
 
     EventLog.emit = emit_and_note  # type: ignore[method-assign]
     run, life = make_run(args), Lifetime(job="bench")
@@ -78,6 +80,7 @@ def run_task(args: argparse.Namespace) -> dict:
     warm = [Request(ids, n=args.size, max_tokens=args.tokens, seed=i) for i, ids in enumerate(prompts(args)[:4])]
     worker._host.engine.generate(warm)
     steps.clear()
+    meet(args, "ready")
     begun = now()  # claims, polls, the weights and the delivery are all in it
     serve(run, "prompts", worker, life, events)
     tokens = sum(tokens for tokens, _ in delivered)
@@ -117,24 +120,19 @@ def measure(args: argparse.Namespace) -> dict:
     from random_models import random_model
 
     random_model(args.work / "model", 0, context=CONTEXT)
-    rounds = in_turns(__file__, ("bare", "task"), args, ("shards", "groups", "size", "tokens"))
-    told: dict = {"load": os.getloadavg()[0], "longest_over_mean": round(rounds[0]["bare"]["longest_over_mean"], 1)}
+    rounds = side_by_side(__file__, "bare", "task", args, ("shards", "groups", "size", "tokens"))
+    told: dict = {"load": os.getloadavg()[0], "longest_over_mean": round(rounds[0][0]["longest_over_mean"], 1)}
     for clock in ("wall", "cpu", "steps", "tokens"):
-        pairs = [(r["task"][clock], r["bare"][clock]) for r in rounds]
-        told[clock] = {
-            "ratio": round(statistics.median(task / bare for task, bare in pairs), 3),
-            "task": [round(task) for task, _ in pairs],
-            "bare": [round(bare) for _, bare in pairs],
-        }
+        bare, task = ([round(side[clock]) for side in sides] for sides in zip(*rounds, strict=True))
+        told[clock] = {"bare": bare, "task": task, "task over bare": over(rounds, clock)}
     return told
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    for name, default in (("shards", 8), ("groups", 8), ("size", 8), ("tokens", 900), ("rounds", 3)):
+    for name, default in (("shards", 8), ("groups", 8), ("size", 8), ("tokens", 900), ("rounds", 5)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--side", choices=("bare", "task"))
-    parser.add_argument("--work", type=Path)
+    add_sides(parser, "bare", "task")
     args = parser.parse_args()
     quiet()
     if args.side:

@@ -5,12 +5,12 @@
 
 The first form judges answers that all differ, so that nothing is reused: with the shipped verifier, whose reasons have
 some 14 tokens, or with a random model that writes up to `--tokens` of them, as a real verifier does; its text then
-counts as a yes. Every side runs in a process of its own, one at a time, round after round, start-up left out: `bare`
-gives all prompts to one call of `LLM.generate`, which is as fast as vLLM can be; `task` is the role's own loop over a
-run directory, from claiming the first shard to delivering the last; `transformers` calls `generate` for one pair after
-the other. No question is asked a second time, on any side. `cpu` is verdicts a second of the process's CPU time, and
-`steps` how many steps the engine took, which no other work on the machine can change. Ratios are medians over the
-rounds, of the task's figure over the other's.
+counts as a yes. `task` is the role's own loop over a run directory, from claiming the first shard to delivering the
+last; `bare` gives all prompts to one call of `LLM.generate`, which is as fast as vLLM can be; `transformers` calls
+`generate` for one pair after the other. The task runs beside each of the two on one core, round after round, start-up
+left out (`beside_vllm.py` says why). No question is asked a second time, on any side. `wall` is verdicts a second, less
+what a process waited for the core; `cpu` is verdicts a second of its CPU time, and `steps` how many steps the engine
+took, which no other work on the machine can change.
 
 The second form simulates groups whose answers are distributed as `STATED` says, with a judge that costs nothing.
 """
@@ -21,7 +21,6 @@ import json
 import os
 import random
 import shutil
-import statistics
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -29,7 +28,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from beside_vllm import ENGINE, Clock, bare_vllm, count_steps, in_turns, now, quiet, rates
+from beside_vllm import ENGINE, Clock, add_sides, bare_vllm, count_steps, meet, now, over, quiet, rates, side_by_side
 
 VERIFIER = Path(__file__).parents[2] / "grhpc" / "data" / "tiny_models" / "verifier"
 INPUT = 256
@@ -83,9 +82,12 @@ def run_bare(args: argparse.Namespace) -> dict[str, float]:
     *asked, warm = [prompts(rows) for rows in shards(args, extra=1)]
     generate(warm)
     steps.clear()
+    meet(args, "ready")
     begun = now()
     count = generate(list(itertools.chain(*asked)))
-    return rates(count, begun, now()) | {"steps": len(steps)}
+    told = rates(count, begun, now())
+    meet(args, "done")
+    return told | {"steps": len(steps)}
 
 
 def run_transformers(args: argparse.Namespace) -> dict[str, float]:
@@ -102,10 +104,13 @@ def run_transformers(args: argparse.Namespace) -> dict[str, float]:
 
     for prompt in asked[:4]:
         judge(prompt)
+    meet(args, "ready")
     begun = now()
     for prompt in asked[4:]:
         judge(prompt)
-    return rates(len(asked) - 4, begun, now())
+    told = rates(len(asked) - 4, begun, now())
+    meet(args, "done")
+    return told
 
 
 def run_task(args: argparse.Namespace) -> dict[str, float]:
@@ -129,6 +134,8 @@ def run_task(args: argparse.Namespace) -> dict[str, float]:
         if event == "shard":
             assert fields["reused"] == 0, "something was reused"
             delivered.append((fields["rollouts"], now()))
+            if len(delivered) == args.shards:
+                meet(args, "done")
 
     EventLog.emit, EngineHost.generate = emit_and_note, generate_and_decide  # type: ignore[method-assign]
     run, life = make_run(args), Lifetime(job="bench")
@@ -143,6 +150,7 @@ def run_task(args: argparse.Namespace) -> dict[str, float]:
         queue.put(f"g{number * args.groups:08d}-{args.groups:04d}", rows)
     delivered.clear()
     steps.clear()
+    meet(args, "ready")
     begun = now()  # claims, polls, extraction and delivery are all in it
     serve(run, "rollouts", worker, life, events)
     return rates(sum(count for count, _ in delivered), begun, delivered[-1][1]) | {"steps": len(steps)}
@@ -172,16 +180,11 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     from random_models import random_model
 
     random_model(args.work / "model", 0, context=1024)
-    sides = ("bare", "task", "transformers")
-    rounds = in_turns(__file__, sides, args, ("shards", "groups", "size", "calls", "tokens"))
     told: dict[str, Any] = {"load": os.getloadavg()[0], "pairs": args.shards * args.groups * args.size}
-    for clock in ("wall", "cpu", "steps"):
-        told[clock] = {
-            side: [round(r[side][clock], 1) for r in rounds] for side in rounds[0] if clock in rounds[0][side]
-        }
-        for other in told[clock].keys() - {"task"}:
-            ratio = statistics.median(r["task"][clock] / r[other][clock] for r in rounds)
-            told[clock][f"task over {other}"] = round(ratio, 3)
+    for other, clocks in (("bare", ("wall", "cpu", "steps")), ("transformers", ("wall", "cpu"))):
+        rounds = side_by_side(__file__, other, "task", args, ("shards", "groups", "size", "calls", "tokens"))
+        told[f"{other}, wall"] = [round(peer["wall"], 1) for peer, _ in rounds]
+        told[f"task over {other}"] = {clock: over(rounds, clock) for clock in clocks}
     return told
 
 
@@ -255,8 +258,7 @@ def main() -> None:
     for name, default in (("shards", 6), ("groups", 16), ("size", 8), ("calls", 64), ("rounds", 3), ("tokens", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--asked", nargs="?", const="", metavar="RUN")
-    parser.add_argument("--side", choices=("bare", "task", "transformers"))
-    parser.add_argument("--work", type=Path)
+    add_sides(parser, "bare", "task", "transformers")
     args = parser.parse_args()
     quiet()
     if args.asked is not None:
