@@ -242,8 +242,7 @@ def is_run(folder: Path) -> bool:
 
 def refuse_other_settings(run: RunDir, config: Settings) -> None:
     """Raise ConfigError where the run was begun with other settings than these: they would not be its."""
-    name = run.name
-    another = f"begin another run: --set run.name={name}-2"
+    name, another = run.name, f"begin another run: {_by_another_name(run)}"
     if not isinstance(config, type(run.settings())):
         raise ConfigError(f"{run.root} is a run of {run.kind}", another)
     changes = amend.deviations(run, config)
@@ -261,7 +260,7 @@ def refuse_other_settings(run: RunDir, config: Settings) -> None:
 def _again(run: RunDir, stay: bool) -> int:
     name = run.name
     if run.finished():
-        again = f"--set run.name={name}-2, or remove {run.root}"
+        again = f"{_by_another_name(run)}, or remove {run.root}"
         print(f"{run.root} is finished. To run again: {again}. Its result:", flush=True)
         return show_result(run)
     try:
@@ -280,8 +279,13 @@ def _again(run: RunDir, stay: bool) -> int:
     raise ConfigError(
         "; ".join([f"{run.root} is in use by a run that is not finished, and {runs}", *said]),
         f"go on with it: {first}python submit.py resume {name} (--set section.key=value changes a setting); "
-        f"or remove it, or name another: --set run.name={name}-2",
+        f"or remove it, or name another: {_by_another_name(run)}",
     )
+
+
+def _by_another_name(run: RunDir) -> str:
+    """What begins one like it beside it. An evaluation of a run, RUN/eval/NAME/VERSION, was begun as NAME."""
+    return f"--set run.name={run.name.split('/')[-2:][0]}-2"
 
 
 def _errors(run: RunDir) -> list[dict[str, Any]]:

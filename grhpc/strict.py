@@ -67,7 +67,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.load(path.read_text(), _Loader)
     except FileNotFoundError:
-        raise ConfigError(f"no such config file: {path}", "see configs/ for examples") from None
+        there = [str(other) for other in sorted(path.parent.glob("*.yaml"))]
+        close = difflib.get_close_matches(str(path), there, n=1)
+        remedy = f"did you mean {close[0]}?" if close else "see configs/ for examples"
+        raise ConfigError(f"no such config file: {path}", remedy) from None
     except IsADirectoryError:
         raise ConfigError(f"{path} is a folder, not a config file", "name a YAML file") from None
     except UnicodeDecodeError as error:
@@ -136,7 +139,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         begin, end = max(0, found.start() - 20), found.end() + 20
         raise ConfigError(
             f"{where} holds the control character {found[0]!r}, in {value[begin:end]!r}",
-            "in double quotes YAML reads \\b, \\f and others as one: write the text in single quotes",
+            "in double quotes YAML reads \\b, \\f and others as one: write two backslashes there",
         )
     return value
 

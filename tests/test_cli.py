@@ -371,6 +371,11 @@ def test_an_unknown_run_names_the_nearest(submit, tiny, tmp_path):
     words = tiny("start")
     RunDir.create(tmp_path / "runs" / "tiny", load(words[1], words[3::2]))
     assert_two_lines(submit("status", "tyni", cwd=tmp_path), "no run 'tyni'", "did you mean 'tiny'?")
+    for version in ("v000010", "v000020"):
+        (folder := tmp_path / "runs" / "tiny" / "eval" / "mine" / version).mkdir(parents=True)
+        (folder / "run.json").write_text("{}")
+    newest = "did you mean 'tiny/eval/mine/v000020'?"
+    assert_two_lines(submit("report", "tiny/eval/mine", cwd=tmp_path), "no run 'tiny/eval/mine'", newest)
 
 
 def test_prepare_then_prepare_again(submit, tiny, tmp_path):

@@ -104,9 +104,16 @@ def test_what_yaml_makes_of_a_backslash_is_not_taken_for_a_prompt(write):
     with pytest.raises(ConfigError) as caught:
         load_benchmarks(load_as(EvalConfig, path))
     assert r"entries.mine.prompt holds the control character '\x08'" in caught.value.problem
-    assert "single quotes" in caught.value.remedy
+    assert "two backslashes" in caught.value.remedy
     path = write(text % r"'{question} within \boxed{}'")
     assert load_benchmarks(load_as(EvalConfig, path))["mine"].prompt == r"{question} within \boxed{}"
+
+
+def test_a_file_that_is_not_there_may_be_one_beside_it():
+    configs = Path(__file__).parent.parent / "configs"
+    with pytest.raises(ConfigError, match="no such config file") as caught:
+        load_as(EvalConfig, configs / "eval-tny.yaml")
+    assert caught.value.remedy == f"did you mean {configs}/eval-tiny.yaml?"
 
 
 def test_evaluations_of_a_run_need_a_configuration(write):

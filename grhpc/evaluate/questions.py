@@ -63,6 +63,11 @@ class _Reader:
                 wanted = " or ".join(entry.fields[field])
                 problem = f"{name}: {entry.source} has no column {wanted} for the {field}"
                 raise DataError(problem, f"set entries.{name}.fields.{field} to one of: {there}")
+        _, _, group = entry.metric.partition(":")
+        if group and group not in self._groups:
+            wanted = " or ".join(entry.groups[group])
+            problem = f"{name}: {entry.source} has no column {wanted}, by which the metric {entry.metric} groups"
+            raise DataError(problem, f"set entries.{name}.groups.{group} to one of: {there}")
         if missing := [column for column in entry.options_from if column not in columns]:
             problem = f"{name}: {entry.source} has no column {missing[0]!r} of options_from"
             raise DataError(problem, f"set entries.{name}.options_from; there: {there}")
@@ -129,7 +134,12 @@ class _Reader:
         return ", ".join(told + ["several"] * (self._text(row, "several") == "True"))
 
     def _value(self, row: Row, field: str) -> Any:
-        return look_up(row, self._columns[field]) if field in self._columns else None
+        column = self._columns.get(field)
+        value = look_up(row, column) if column else None
+        if isinstance(value, Mapping) and value:
+            remedy = f"set entries.{self._name}.fields.{field} to one of them, such as {column}.{next(iter(value))}"
+            raise DataError(f"{column}, for the {field}, holds {', '.join(map(str, value))}", remedy)
+        return value
 
     def _text(self, row: Row, field: str) -> str:
         return as_text(self._value(row, field))
@@ -184,7 +194,7 @@ def _read_examples(
         raise DataError(problem, f"name their place in entries.{name}.few_shot.source, or set sample.few_shot: 0")
     with naming(name, key):
         source = read_rows(place, few_shot.split)
-    entry = Benchmark(**{**vars(benchmark), "fields": benchmark.fields | few_shot.fields})
+    entry = Benchmark(**{**vars(benchmark), "fields": benchmark.fields | few_shot.fields, "metric": "micro"})
     reader = _Reader(name, entry, source.columns)
     found: dict[str, list[tuple[str, str]]] = {}
     for number, row in enumerate(source.rows, start=1):

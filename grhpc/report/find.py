@@ -18,7 +18,9 @@ def find_run(name: str) -> RunDir:
         if (folder / "run.json").is_file():
             return RunDir.open(folder)
     known = sorted(p.name for p in root.iterdir() if (p / "run.json").is_file()) if root.is_dir() else []
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    evaluations = sorted(str(p.parent.relative_to(root)) for p in root.glob("*/eval/*/v*/run.json"))
+    close = [found for found in evaluations if found.startswith(f"{name.rstrip('/')}/")][-1:]
+    close = close or difflib.get_close_matches(name, [*known, *evaluations], n=1, cutoff=0.5)
     listing = f"runs here: {', '.join(known)}" if known else "give its folder"
     raise StoreError(f"no run {name!r}", f"did you mean {close[0]!r}?" if close else listing)
 

@@ -92,6 +92,7 @@ def test_a_runs_version_is_linked_and_outlives_its_pruning(submit, trained):
     assert submit(*evaluate("trained", "--version", 3))[1].splitlines() == out.splitlines()[-3:]
     code, _, err = submit(*evaluate("trained", "--version", 3, "--set", "sample.max_response_tokens=9"))
     assert code == 2 and "is a run with other settings: sample.max_response_tokens (48 there, 9 here)" in err
+    assert "begin another run: --set run.name=eval-tiny-2" in err
     code, _, err = submit(*evaluate("trained", "--version", 4))
     assert (code, err.splitlines()[0]) == (2, "error: trained does not, or no longer, keep version 4; kept: 7")
     assert submit(*evaluate("trained"))[0] == 0

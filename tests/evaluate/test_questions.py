@@ -106,6 +106,24 @@ def test_a_pattern_names_several_files():
     assert [q.item for q in asked] == ["b1"]
 
 
+def test_a_record_is_no_right_answer(tmp_path):
+    rows = [{"q": "1+1?", "a": {"work": "1 and 1", "final": "2"}}]
+    with pytest.raises(DataError, match="own: row 1: a, for the gold, holds work, final") as caught:
+        own(rows, tmp_path)
+    assert "set entries.own.fields.gold to one of them, such as a.work" in caught.value.remedy
+    [question] = own(rows, tmp_path, entry={"fields": {"question": "q", "gold": "a.final"}})
+    assert question.gold == "2"
+
+
+def test_what_the_metric_groups_by_has_to_be_there(tmp_path):
+    rows = [{"q": "1+1?", "a": "2", "branch": "sums"}]
+    with pytest.raises(DataError, match="has no column brnch, by which the metric macro:kind groups") as caught:
+        own(rows, tmp_path, entry={"groups": {"kind": "brnch"}, "metric": "macro:kind"})
+    assert "set entries.own.groups.kind to one of: q, a, branch" in caught.value.remedy
+    [question] = own(rows, tmp_path, entry={"groups": {"kind": "brnch"}})  # a table less, and no figure another one
+    assert json.loads(question.groups) == {}
+
+
 def test_columns_have_alternatives():
     assert [q.gold for q in questions("aime25", sources={"aime25": str(FIXTURES / "amc23.jsonl")})] == ["36", "3.5"]
 
