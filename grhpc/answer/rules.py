@@ -30,6 +30,7 @@ from grhpc.errors import EngineError
 WORKER = ("-m", "grhpc.answer.rules")
 START_S = 120.0  # importing sympy on a busy machine
 MEMORY_BYTES = 4 << 30
+_NOT_FOR_THE_WORKER = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 WAIT = 30.0  # so many times the limit by the wall's clock, for a machine with many others at work
 
 _WRAPPING = re.compile(
@@ -189,17 +190,11 @@ class MathVerify:
         """
         if _HUGE.search(reference) or _HUGE.search(answer):
             return None
-        worker = self._worker or self._start()
         pair = json.dumps([*(_THOUSANDS.sub(",", text) for text in (reference, answer)), self.limit_s]) + "\n"
-        with contextlib.suppress(BrokenPipeError):
-            assert worker.stdin is not None
-            worker.stdin.write(pair.encode())
-            worker.stdin.flush()
-        reply = _read_line(worker, WAIT * self.limit_s)
-        if reply is None:
-            self.close()
-            return None
-        verdict = json.loads(reply)
+        reply, ended_by = self._ask(pair)
+        if ended_by == signal.SIGKILL:  # no limit of ours: somebody ended it, and that says nothing of the pair
+            reply, _ = self._ask(pair)
+        verdict = json.loads(reply) if reply else None
         return verdict if isinstance(verdict, bool) else None
 
     def close(self) -> None:
@@ -215,11 +210,31 @@ class MathVerify:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _ask(self, pair: str) -> tuple[bytes | None, int]:
+        """The worker's reply, and 0; or none, and which signal ended it, where one did."""
+        worker = self._worker or self._start()
+        with contextlib.suppress(BrokenPipeError):
+            assert worker.stdin is not None
+            worker.stdin.write(pair.encode())
+            worker.stdin.flush()
+        reply = _read_line(worker, WAIT * self.limit_s)
+        if reply:
+            return reply, 0
+        code = 0 if reply is None else worker.wait(START_S)
+        self.close()
+        return None, -code
+
     def _start(self) -> "subprocess.Popen[bytes]":
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "bufsize": 0}
         # sympy walks through sets, and takes longer in one order than in another.
-        worker = subprocess.Popen([sys.executable, *WORKER], env=os.environ | {"PYTHONHASHSEED": "0"}, **pipes)
-        if _read_line(worker, START_S) is None:
+        environment = os.environ | {"PYTHONHASHSEED": "0"}
+        # A scheduler signals every process of a task. The task hears it and drains; a pair is not undecided for it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_THE_WORKER)
+        try:
+            worker = subprocess.Popen([sys.executable, *WORKER], env=environment, **pipes)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if not _read_line(worker, START_S):
             worker.kill()
             worker.communicate()
             raise EngineError("the math-verify worker did not start", "see above; is math-verify installed?")
@@ -228,10 +243,10 @@ class MathVerify:
 
 
 def _read_line(worker: "subprocess.Popen[bytes]", limit_s: float) -> bytes | None:
-    """The worker's next line, which is short enough to come in one piece; None after `limit_s`, or at its end."""
+    """The worker's next line, which is short enough to come in one piece; None after `limit_s`, empty at its end."""
     assert worker.stdout is not None
     ready, _, _ = select.select([worker.stdout], [], [], limit_s)
-    return worker.stdout.readline() or None if ready else None
+    return worker.stdout.readline() if ready else None
 
 
 def _serve() -> None:

@@ -158,6 +158,25 @@ def test_the_limit_is_of_the_processors_time_and_not_of_the_machines(math_verify
         assert checker.equivalent(*powers(490)) is True
 
 
+def test_what_a_scheduler_tells_the_whole_task_does_not_make_a_pair_undecided():
+    """A task that is preempted drains, and what it delivers until then must be what it would have been."""
+    with MathVerify(limit_s=60.0) as checker:
+        assert checker.equivalent("1/2", "0.5") is True
+        worker = checker._worker.pid
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+            os.kill(worker, number)
+            assert checker.equivalent("1/3", "2/6") is True
+        assert checker._worker.pid == worker
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()), "this process hears them as before"
+
+
+def test_a_pair_whose_worker_was_killed_from_outside_is_asked_again():
+    with MathVerify(limit_s=60.0) as checker:
+        assert checker.equivalent("1/2", "0.5") is True
+        os.kill(checker._worker.pid, signal.SIGKILL)
+        assert checker.equivalent("1/3", "2/6") is True
+
+
 def test_the_first_pair_has_no_less_time_than_the_others():
     """What a new worker imports is not taken off its limit."""
     with MathVerify(limit_s=0.3) as checker:
