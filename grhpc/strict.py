@@ -67,9 +67,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.load(path.read_text(), _Loader)
     except FileNotFoundError:
-        there = [str(other) for other in sorted(path.parent.glob("*.yaml"))]
-        close = difflib.get_close_matches(str(path), there, n=1)
-        remedy = f"did you mean {close[0]}?" if close else "see configs/ for examples"
+        close = difflib.get_close_matches(path.name, sorted(p.name for p in path.parent.glob("*.yaml")), n=1)
+        remedy = f"did you mean {path.parent / close[0]}?" if close else "see configs/ for examples"
         raise ConfigError(f"no such config file: {path}", remedy) from None
     except IsADirectoryError:
         raise ConfigError(f"{path} is a folder, not a config file", "name a YAML file") from None
